@@ -1,0 +1,1 @@
+"""Named stores of bytes behind one contract."""

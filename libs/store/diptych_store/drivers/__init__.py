@@ -1,0 +1,1 @@
+"""One module per backend; reached only through the registry."""

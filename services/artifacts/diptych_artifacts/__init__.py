@@ -1,0 +1,1 @@
+"""The Artifacts API v1."""
