@@ -1,0 +1,298 @@
+"""The images service's settings: its own groups, those it shares, and what of Glance it ignores."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from diptych_common import settings as common
+from diptych_common.settings import GROUP, Bytes, CommaList, Loaded, Port, option
+from pydantic import BaseModel
+
+ENV_PREFIX: Final = "DIPTYCH_IMAGES"
+DEFAULT_FILE: Final = Path("/etc/diptych/images.conf")
+DEFAULT_DIRECTORY: Final = Path("/etc/diptych/images.conf.d")
+
+
+class Default(BaseModel):
+    """[DEFAULT]: the API itself, and its limits."""
+
+    model_config = GROUP
+
+    bind_host: str = option("0.0.0.0", "Address to listen on.")
+    bind_port: Port = option(9292, "Port to listen on.")
+    workers: int = option(2, "Processes that serve requests.", ge=1)
+    graceful_timeout: float = option(
+        600.0, "Seconds that running transfers get to finish when the service is stopped.", ge=0
+    )
+    public_endpoint: str | None = option(
+        None,
+        "The service's public address for version documents. Unset: what the client asked for.",
+    )
+    enabled_backends: str | None = option(
+        None,
+        "Stores as name:type, separated by commas; each has a section of its name. Unset: one"
+        " store, by [glance_store].",
+    )
+    enabled_import_methods: CommaList = option(
+        ("glance-direct", "web-download", "copy-image"),
+        "Ways besides a plain upload for data to get into an image. Brackets around the list, as"
+        " Glance takes them, do not count.",
+    )
+    hashing_algorithm: Literal["sha512", "sha384", "sha256", "sha1"] = option(
+        "sha512", "Digest of new images, besides MD5: os_hash_algo."
+    )
+    image_size_cap: Bytes = option(1 << 40, "Largest image, in bytes.")
+    image_member_quota: int = option(128, "Members of an image; negative: no limit.")
+    image_property_quota: int = option(128, "Properties of an image; negative: no limit.")
+    image_tag_quota: int = option(128, "Tags of an image; negative: no limit.")
+    image_location_quota: int = option(10, "Locations of an image; negative: no limit.")
+    limit_param_default: int = option(25, "Items on a page where a client does not say.", ge=1)
+    api_limit_max: int = option(1000, "Most items on a page.", ge=1)
+    show_image_direct_url: bool = option(
+        False, "Show direct_url: where the bytes are. Tells every reader about the stores."
+    )
+    show_multiple_locations: bool = option(
+        False,
+        "Show locations, and let clients change them. Lets users point images at other images'"
+        " bytes (OSSN-0065).",
+    )
+    allow_anonymous_access: bool = option(
+        False, "Serve reads without a token, as far as the policy allows."
+    )
+    max_request_id_length: int = option(
+        64, "Longest request id taken from a client, in characters.", ge=1
+    )
+    debug: bool = option(False, "Log more.")
+    log_file: str | None = option(None, "Log to this file. Unset: to standard error.")
+    log_dir: str | None = option(None, "Folder of log_file, where that is a relative name.")
+    use_json: bool = option(False, "Log one JSON object a line.")
+
+
+class ImageFormat(BaseModel):
+    """[image_format]: formats that images may declare, and how the bytes are held against that."""
+
+    model_config = GROUP
+
+    container_formats: CommaList = option(
+        ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"),
+        "Values of container_format.",
+        former=("DEFAULT.container_formats",),
+    )
+    disk_formats: CommaList = option(
+        ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"),
+        "Values of disk_format.",
+        former=("DEFAULT.disk_formats",),
+    )
+    vmdk_allowed_types: CommaList = option(
+        ("streamOptimized", "monolithicSparse"),
+        "VMDK subformats; others may name files of the host. Empty: none.",
+    )
+    require_image_format_match: bool = option(
+        True, "Refuse data whose format is not the declared one."
+    )
+    gpt_safety_checks_nonfatal: CommaList = option(
+        (), "Safety checks of GPT images, by name, whose failure is only logged."
+    )
+
+
+class ImagesSettings(BaseModel):
+    """All that the images service can be told."""
+
+    model_config = GROUP
+
+    default: Default = Default()
+    image_format: ImageFormat = ImageFormat()
+    database: common.Database = common.Database()
+    keystone_authtoken: common.KeystoneAuthtoken = common.KeystoneAuthtoken()
+    oslo_policy: common.OsloPolicy = common.OsloPolicy()
+    paste_deploy: common.PasteDeploy = common.PasteDeploy()
+    oslo_middleware: common.OsloMiddleware = common.OsloMiddleware()
+    cors: common.Cors = common.Cors()
+    healthcheck: common.Healthcheck = common.Healthcheck()
+    metrics: common.Metrics = common.Metrics()
+    jobs: common.Jobs = common.Jobs()
+
+    @property
+    def import_methods(self) -> tuple[str, ...]:
+        """The enabled import methods, without Glance's optional brackets."""
+        joined = ",".join(self.default.enabled_import_methods).strip("[]")
+        return tuple(name.strip() for name in joined.split(",") if name.strip())
+
+
+_STAGING = "staging is a named store that every process reaches"
+_NOT_YET = "not supported yet"
+_LIBRARY = "the library that it tuned is not used"
+
+# What Glance's files may hold that has no effect here, so that a file can be given as it is.
+UNUSED: Final[common.Unused] = {
+    "DEFAULT": {
+        "worker_self_reference_url": _STAGING,
+        "node_staging_uri": _STAGING,
+        "image_cache_driver": "the cache is kept in the database",
+        "image_cache_sqlite_db": "the cache is kept in the database",
+        "image_cache_dir": _NOT_YET,
+        "image_cache_max_size": _NOT_YET,
+        "image_cache_stall_time": _NOT_YET,
+        "cache_prefetcher_interval": _NOT_YET,
+        "do_secure_hash": "images always have a hash",
+        "http_retries": _NOT_YET,
+        "user_storage_quota": _NOT_YET,
+        "use_keystone_limits": _NOT_YET,
+        "property_protection_file": _NOT_YET,
+        "property_protection_rule_format": _NOT_YET,
+        "delayed_delete": _NOT_YET,
+        "scrub_time": _NOT_YET,
+        "scrub_pool_size": _NOT_YET,
+        "wakeup_time": _NOT_YET,
+        "restore": _NOT_YET,
+        "default_publisher_id": _NOT_YET,
+        "disabled_notifications": _NOT_YET,
+        "transport_url": _NOT_YET,
+        "metadata_encryption_key": "location URLs are stored without credentials",
+        "digest_algorithm": "signatures name their own hash",
+        "allow_additional_image_properties": "custom properties are always allowed",
+        "enable_v1_api": "version 1 is gone",
+        "enable_v2_api": "version 2 is what is served",
+        "enable_v1_registry": "there is no registry",
+        "enable_v2_registry": "there is no registry",
+        "registry_host": "there is no registry",
+        "registry_port": "there is no registry",
+        "data_api": "there is no registry",
+        "owner_is_tenant": "images belong to projects",
+        "admin_role": "the rule context_is_admin says who is an administrator",
+        "location_strategy": "stores are ordered by weight",
+        "backlog": "the system's own limit counts",
+        "tcp_keepidle": "the system's own setting counts",
+        "max_header_line": "the server's own limit counts",
+        "http_keepalive": "connections are kept",
+        "client_socket_timeout": "a proxy in front ends idle connections",
+        "secure_proxy_ssl_header": "see enable_proxy_headers_parsing",
+        "pydev_worker_debug_host": "a debugger is attached from outside",
+        "pydev_worker_debug_port": "a debugger is attached from outside",
+        "executor_thread_pool_size": _LIBRARY,
+        "rpc_response_timeout": _LIBRARY,
+        "control_exchange": _LIBRARY,
+        "log_config_append": "logging is set up by debug, use_json and log_file",
+        "logging_context_format_string": "the format is fixed",
+        "logging_default_format_string": "the format is fixed",
+        "logging_debug_format_suffix": "the format is fixed",
+        "logging_exception_prefix": "the format is fixed",
+        "logging_user_identity_format": "the format is fixed",
+        "log_date_format": "the format is fixed",
+        "default_log_levels": "debug raises the service's own level only",
+        "use_stderr": "unset log_file logs to standard error",
+        "use_syslog": "standard error goes to the journal",
+        "use_journal": "standard error goes to the journal",
+        "syslog_log_facility": "standard error goes to the journal",
+        "use_eventlog": "standard error goes to the journal",
+        "log_color": "the format is fixed",
+        "log_options": "see `config show`",
+        "log_rotate_interval": "the file is opened again when it was moved away",
+        "log_rotate_interval_type": "the file is opened again when it was moved away",
+        "log_rotation_type": "the file is opened again when it was moved away",
+        "max_logfile_count": "the file is opened again when it was moved away",
+        "max_logfile_size_mb": "the file is opened again when it was moved away",
+        "watch_log_file": "the file is always watched",
+        "publish_errors": "errors are in the log",
+        "instance_format": "the format is fixed",
+        "instance_uuid_format": "the format is fixed",
+        "rate_limit_burst": "log lines are not limited",
+        "rate_limit_except_level": "log lines are not limited",
+        "rate_limit_interval": "log lines are not limited",
+        "fatal_deprecations": "there is nothing deprecated",
+        "verbose": "see debug",
+    },
+    "database": {"*": _LIBRARY},
+    "keystone_authtoken": {
+        "auth_version": "version 3 is what Keystone has",
+        "auth_section": "the options are read from this section only",
+        "memcached_servers": "tokens are remembered by each process",
+        "memcache_security_strategy": "tokens are remembered by each process",
+        "memcache_secret_key": "tokens are remembered by each process",
+        "memcache_pool_dead_retry": "tokens are remembered by each process",
+        "memcache_pool_maxsize": "tokens are remembered by each process",
+        "memcache_pool_socket_timeout": "tokens are remembered by each process",
+        "memcache_pool_unused_timeout": "tokens are remembered by each process",
+        "memcache_pool_conn_get_timeout": "tokens are remembered by each process",
+        "memcache_use_advanced_pool": "tokens are remembered by each process",
+        "cache": "tokens are remembered by each process",
+        "enforce_token_bind": "tokens are not bound",
+        "include_service_catalog": "the catalog is not needed",
+        "hash_algorithms": "PKI tokens are gone",
+        "signing_dir": "PKI tokens are gone",
+        "check_revocations_for_cached": "PKI tokens are gone",
+    },
+    "oslo_policy": {
+        "remote_content_type": "rules that ask another server are refused",
+        "remote_ssl_verify_server_crt": "rules that ask another server are refused",
+        "remote_ssl_ca_crt_file": "rules that ask another server are refused",
+        "remote_ssl_client_crt_file": "rules that ask another server are refused",
+        "remote_ssl_client_key_file": "rules that ask another server are refused",
+        "remote_timeout": "rules that ask another server are refused",
+    },
+    "oslo_middleware": {"max_request_body_size": "documents are limited, images by image_size_cap"},
+    "healthcheck": {
+        "backends": "the checks are fixed; see /readyz",
+        "allowed_source_ranges": _NOT_YET,
+        "ignore_proxied_requests": _NOT_YET,
+        "enable_by_file_paths": _NOT_YET,
+    },
+    "paste_deploy": {"config_file": "the middleware is fixed"},
+    "glance_store": {"*": "enabled_backends or another section says what the stores are"},
+    "barbican": {"*": _NOT_YET},
+    "barbican_service_user": {"*": _NOT_YET},
+    "cinder": {"*": _NOT_YET},
+    "glance_download_properties": {"*": _NOT_YET},
+    "image_conversion": {"*": _NOT_YET},
+    "image_import_opts": {"*": _NOT_YET},
+    "import_filtering_opts": {"*": _NOT_YET},
+    "inject_metadata_properties": {"*": _NOT_YET},
+    "key_manager": {"*": _NOT_YET},
+    "oslo_concurrency": {"*": _LIBRARY},
+    "oslo_limit": {"*": _NOT_YET},
+    "oslo_messaging_amqp": {"*": _LIBRARY},
+    "oslo_messaging_kafka": {"*": _LIBRARY},
+    "oslo_messaging_notifications": {"*": _NOT_YET},
+    "oslo_messaging_rabbit": {"*": _NOT_YET},
+    "oslo_messaging_zmq": {"*": _LIBRARY},
+    "oslo_reports": {"*": _LIBRARY},
+    "profiler": {"*": _NOT_YET},
+    "service_user": {"*": _NOT_YET},
+    "task": {"*": _NOT_YET},
+    "taskflow_executor": {"*": "jobs are run from the database"},
+    "vault": {"*": _NOT_YET},
+    "wsgi": {"*": "see workers and [jobs]"},
+}
+
+# Stores that Glance keeps to itself; their sections are read with those of the others.
+_RESERVED_STORES = ("os_glance_staging_store", "os_glance_tasks_store")
+
+
+def store_sections(sections: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The sections that say what the stores are: the store library reads and checks them."""
+    backends = sections.get("DEFAULT", {}).get("enabled_backends", "")
+    names = [item.partition(":")[0].strip() for item in backends.split(",")]
+    return ["glance_store", "backend_defaults", *_RESERVED_STORES, *filter(None, names)]
+
+
+def load(
+    *,
+    config_files: Sequence[Path] = (),
+    config_dirs: Sequence[Path] = (),
+    environ: Mapping[str, str] | None = None,
+) -> Loaded[ImagesSettings]:
+    """Read the settings; without files and folders those in /etc/diptych, if they are there.
+
+    Raises SettingsError.
+    """
+    files = config_files or [file for file in (DEFAULT_FILE,) if file.exists()]
+    directories = config_dirs or [folder for folder in (DEFAULT_DIRECTORY,) if folder.is_dir()]
+    return common.load(
+        ImagesSettings,
+        config_files=files,
+        config_dirs=directories,
+        environ=environ,
+        env_prefix=ENV_PREFIX,
+        unused=UNUSED,
+        read_elsewhere=store_sections,
+    )
