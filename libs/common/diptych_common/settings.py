@@ -6,11 +6,12 @@ operators know. Nothing here is global: `load` gives a value that is handed on. 
 `config` commands print is in `diptych_common.settings_report`.
 """
 
+import dataclasses
 import os
 import re
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import (
     Annotated,
@@ -480,7 +481,7 @@ class Loaded(Generic[T]):
     """
 
     settings: T
-    sections: Mapping[str, Mapping[str, str]] = field(repr=False)  # it holds passwords
+    sections: Mapping[str, Mapping[str, str]] = dataclasses.field(repr=False)  # it holds passwords
     unknown: tuple[UnknownOption, ...]
     unused: tuple[UnusedOption, ...]
     remarks: tuple[str, ...]

@@ -1,0 +1,304 @@
+"""Who may do what: rules with defaults in code, and an operator's file over them.
+
+Rules are compiled once (`policy_language`) and again when the file changes. What a service's
+`policy` commands print is in `diptych_common.policy_report`.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, cast
+
+import yaml
+
+from diptych_common import policy_language
+from diptych_common.errors import Forbidden
+from diptych_common.identity import Identity
+from diptych_common.policy_language import Check, Node, PolicySyntaxError, RuleText
+
+log = logging.getLogger(__name__)
+
+Scope = Literal["project", "domain", "system"]
+
+# Seconds between looks at the files, and between two looks that must agree before a file is taken:
+# one that is being written in place can be valid, and shorter, in the middle.
+WATCH_INTERVAL: Final = 5.0
+SETTLE_TIME: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A request that a rule is asked about; `path` is a template, as `/v2/images/{image_id}`."""
+
+    method: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A rule that the service asks, and its default.
+
+    `deprecated_default` is the default of older releases, which allows too unless new defaults
+    are enforced. `scope_types` are the kinds of token that it is meant for.
+    """
+
+    name: str
+    default: str
+    description: str
+    operations: tuple[Operation, ...] = ()
+    deprecated_default: str | None = None
+    scope_types: tuple[Scope, ...] = ("project",)
+
+
+class PolicyError(Exception):
+    """A policy file that cannot be used; the message names the file, and the rule if it is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The rules in force: trees and closures by name, and the texts that came from files."""
+
+    trees: Mapping[str, Node]
+    checks: Mapping[str, Check]
+    overrides: Mapping[str, RuleText]
+
+
+# The places of the files, with what tells one state from another.
+_Fingerprint = tuple[tuple[str, int, int, int], ...]
+
+
+class Policy:
+    """The decisions. Made by `load`; `watch` keeps it up to date with its files."""
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        *,
+        policy_file: Path | None,
+        policy_dirs: Sequence[Path],
+        default_rule: str,
+        enforce_scope: bool,
+        enforce_new_defaults: bool,
+    ) -> None:
+        """Reads the files; raises PolicyError. `load` has the meaning of the arguments."""
+        self.rules: Mapping[str, Rule] = {rule.name: rule for rule in rules}
+        self.default_rule = default_rule
+        self.enforces_scope = enforce_scope
+        self.enforces_new_defaults = enforce_new_defaults
+        self._policy_file = policy_file
+        self._policy_dirs = tuple(policy_dirs)
+        self._fingerprint = self._look()
+        self.compiled = self._read()
+        self._last: tuple[Identity, Mapping[str, object]] | None = None
+
+    @classmethod
+    def load(
+        cls,
+        rules: Sequence[Rule],
+        *,
+        policy_file: Path | None = None,
+        policy_dirs: Sequence[Path] = (),
+        default_rule: str = "default",
+        enforce_scope: bool = True,
+        enforce_new_defaults: bool = True,
+    ) -> "Policy":
+        """The policy of `rules`, changed by the file and then by the files of the folders.
+
+        A file or folder that is not there changes nothing, and counts from the moment it is.
+        `default_rule` stands in for rules that are referred to but not defined. Raises PolicyError.
+        """
+        return cls(
+            rules,
+            policy_file=policy_file,
+            policy_dirs=policy_dirs,
+            default_rule=default_rule,
+            enforce_scope=enforce_scope,
+            enforce_new_defaults=enforce_new_defaults,
+        )
+
+    def allows(self, rule: str, who: Identity, target: Mapping[str, object]) -> bool:
+        """Whether the caller may. KeyError if there is no such rule."""
+        check = self.compiled.checks[rule]
+        return not self.refuses_scope(rule, who) and check(self._attributes(who), target)
+
+    def require(self, rule: str, who: Identity, target: Mapping[str, object]) -> None:
+        """Raise Forbidden unless the caller may."""
+        if not self.allows(rule, who, target):
+            raise Forbidden(f"Your token does not allow this: rule {rule} denies it.")
+
+    def refuses_scope(self, rule: str, who: Identity) -> bool:
+        """Whether the caller's token is of a kind that the rule is not meant for."""
+        known = self.rules.get(rule)
+        return (
+            self.enforces_scope
+            and known is not None
+            and bool(known.scope_types)
+            and scope_of(who) not in known.scope_types
+        )
+
+    def _attributes(self, who: Identity) -> Mapping[str, object]:
+        # One request asks many times about one caller: a page of a list, once per row.
+        last = self._last
+        if last is None or last[0] is not who:
+            last = self._last = (who, attributes(who))
+        return last[1]
+
+    async def watch(
+        self, *, interval: float = WATCH_INTERVAL, settle_time: float = SETTLE_TIME
+    ) -> None:
+        """Take over changes of the files, forever; cancel it to stop.
+
+        A change that cannot be used is logged, and the rules stay as they were. So they do when
+        the file is gone, for it may be in the middle of being replaced.
+        """
+        while True:
+            await asyncio.sleep(interval)
+            seen = await asyncio.to_thread(self._look)
+            if seen == self._fingerprint:
+                continue
+            await asyncio.sleep(settle_time)
+            if await asyncio.to_thread(self._look) != seen:
+                continue
+            self._fingerprint = seen
+            if not seen:
+                log.warning("The policy files are gone; the rules stay as they were.")
+                continue
+            try:
+                self.compiled = await asyncio.to_thread(self._read)
+            except PolicyError as error:
+                log.error("The policy stays as it was: %s", error)
+            else:
+                log.info("The policy was read again.")
+
+    def _files(self) -> list[Path]:
+        files = [self._policy_file] if self._policy_file and self._policy_file.is_file() else []
+        for folder in self._policy_dirs:
+            if folder.is_dir():
+                files += sorted(
+                    path
+                    for path in folder.iterdir()
+                    if path.is_file() and not path.name.startswith(".")
+                )
+        return files
+
+    def _look(self) -> _Fingerprint:
+        seen: list[tuple[str, int, int, int]] = []
+        for file in self._files():
+            try:
+                status = file.stat()
+            except FileNotFoundError:
+                continue
+            seen.append((str(file), status.st_mtime_ns, status.st_size, status.st_ino))
+        return tuple(seen)
+
+    def _read(self) -> Compiled:
+        overrides: dict[str, RuleText] = {}
+        trees: dict[str, Node] = {}
+        for file in self._files():
+            for name, text in read_file(file).items():
+                overrides[name] = text
+                trees[name] = _parsed(text, name, str(file))
+        for rule in self.rules.values():
+            if rule.name not in trees:
+                trees[rule.name] = self._default(rule)
+        try:
+            checks = policy_language.compile_rules(trees, default_rule=self.default_rule)
+        except PolicySyntaxError as error:
+            raise PolicyError(str(error)) from error
+        return Compiled(trees, checks, overrides)
+
+    def _default(self, rule: Rule) -> Node:
+        current = policy_language.parse(rule.default)
+        if self.enforces_new_defaults or rule.deprecated_default is None:
+            return current
+        return policy_language.Either((current, policy_language.parse(rule.deprecated_default)))
+
+
+def scope_of(who: Identity) -> Scope:
+    """What kind of token the caller has; unscoped ones count as a project's.
+
+    Source: oslo.policy 6.0, `Enforcer._enforce_scope`.
+    """
+    if who.system_scope:
+        return "system"
+    return "domain" if who.domain_id else "project"
+
+
+def attributes(who: Identity) -> dict[str, object]:
+    """What rules may ask about a caller, by the names that policy files use.
+
+    Source: oslo.context 6.5 `to_policy_values`, and Glance 33.0 for `user` and `tenant`.
+    """
+    return {
+        "user_id": who.user_id,
+        "user": who.user_id,
+        "user_domain_id": who.user_domain_id,
+        "project_id": who.project_id,
+        "tenant": who.project_id,
+        "project_domain_id": who.project_domain_id,
+        "domain_id": who.domain_id,
+        "system_scope": who.system_scope,
+        # oslo.policy sets this one only for a token of system scope.
+        **({"system": who.system_scope} if who.system_scope else {}),
+        "roles": who.roles,
+        "is_admin_project": True,
+        "service_user_id": who.service_user_id,
+        "service_project_id": who.service_project_id,
+        "service_roles": who.service_roles,
+    }
+
+
+def read_file(file: Path) -> dict[str, RuleText]:
+    """The rules of one YAML or JSON file, not parsed yet. Raises PolicyError."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError(f"{file}: cannot be read: {error}") from error
+    try:
+        # JSON is YAML but for its tabs, and old files have those.
+        document: object = json.loads(text)
+    except ValueError:
+        document = _yaml(text, file)
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise PolicyError(f"{file}: expected rules by name, found {type(document).__name__}")
+    rules = cast("dict[object, object]", document)
+    return {str(name): _rule_text(value, str(name), file) for name, value in rules.items()}
+
+
+def _yaml(text: str, file: Path) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PolicyError(f"{file}: is neither YAML nor JSON: {error}") from error
+
+
+def _rule_text(value: object, name: str, file: Path) -> RuleText:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(
+        _is_alternative(item) for item in cast("list[object]", value)
+    ):
+        return cast(RuleText, value)
+    # oslo.policy takes a rule without a value for one that allows everybody.
+    raise PolicyError(
+        f"{file}: rule {name} is neither text nor a list;"
+        ' write "" to allow everybody, "!" to allow nobody'
+    )
+
+
+def _is_alternative(item: object) -> bool:
+    if isinstance(item, list):
+        return all(isinstance(check, str) for check in cast("list[object]", item))
+    return isinstance(item, str)
+
+
+def _parsed(text: RuleText, name: str, file: str) -> Node:
+    try:
+        return policy_language.parse(text)
+    except PolicySyntaxError as error:
+        raise PolicyError(f"{file}: rule {name}: {error}") from error
