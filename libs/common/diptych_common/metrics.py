@@ -1,0 +1,137 @@
+"""What Prometheus is told, and the listener that tells it, summed over the worker processes.
+
+In a process that `server.serve` started, values live in files that all workers share a folder of,
+and the supervisor's listener sums them; anywhere else they live in memory. Which of the two is
+settled when prometheus_client is first imported, by the variable MULTIPROCESS_VARIABLE.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import start_http_server
+from prometheus_client.multiprocess import (
+    MultiProcessCollector,
+    mark_process_dead,  # pyright: ignore[reportUnknownVariableType]
+)
+
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+Direction = Literal["in", "out"]
+
+# Seconds. A read takes a few milliseconds, a transfer up to hours.
+_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+class Metrics:
+    """All metrics of one process; no more than one is to be made in a process under `serve`.
+
+    `requests` is observed once per request with its method, route template (`unmatched` without
+    one, so that a scanner makes no new series) and class of status (`2xx`; `broken` when the
+    answer was not sent whole). `store_bytes` are bytes that a store took in or gave out;
+    `transfers` the blobs on their way now. `token_lookups` has the outcomes of
+    `keystone.Keystone.on_lookup`. `database_connections` are those checked out of the pool.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Histogram(
+            "diptych_http_request_seconds",
+            "Time from the head of a request to the end of its answer.",
+            ["method", "route", "status"],
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
+        self.requests_in_flight = Gauge(
+            "diptych_http_requests_in_flight",
+            "Requests being answered now.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.http_bytes = Counter(
+            "diptych_http_body_bytes",
+            "Bytes of request (in) and answer (out) bodies.",
+            ["direction"],
+            registry=self.registry,
+        )
+        self.transfers = Gauge(
+            "diptych_transfers",
+            "Blobs being received (in) and sent (out) now.",
+            ["direction"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.store_bytes = Counter(
+            "diptych_store_bytes",
+            "Bytes written to (in) and read from (out) a store.",
+            ["store", "direction"],
+            registry=self.registry,
+        )
+        self.store_errors = Counter(
+            "diptych_store_errors",
+            "Operations that a store failed, by the name of the error.",
+            ["store", "error"],
+            registry=self.registry,
+        )
+        self.token_lookups = Counter(
+            "diptych_token_lookups",
+            "Tokens looked up, by outcome: hit, miss, negative, error.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.database_connections = Gauge(
+            "diptych_database_connections",
+            "Database connections in use now.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+
+    @contextmanager
+    def transferring(self, direction: Direction) -> Generator[None]:
+        """Count a blob as on its way for as long as the context is open."""
+        gauge = self.transfers.labels(direction)
+        gauge.inc()
+        try:
+            yield
+        finally:
+            gauge.dec()
+
+    def render(self) -> bytes:
+        """This process's values in Prometheus' text form."""
+        return generate_latest(self.registry)
+
+
+class Listener:
+    """Answers Prometheus on an address of its own, from a thread; open from construction on.
+
+    `folder` is where the worker processes keep their values. Raises OSError when the address
+    cannot be had. Never to be reached by users: it shows projects' habits, and asks nobody who
+    they are.
+    """
+
+    def __init__(self, host: str, port: int, *, folder: Path) -> None:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=str(folder))
+        self._folder = folder
+        self._server, self._thread = start_http_server(port, host, registry)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._server.server_port
+
+    def forget(self, pid: int) -> None:
+        """Take a dead worker's gauges out of the sums.
+
+        Its counters and histograms stay: were they to go, sums would fall, which Prometheus reads
+        as a restart and counts everything again.
+        """
+        mark_process_dead(pid, str(self._folder))
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
