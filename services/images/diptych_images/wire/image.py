@@ -218,7 +218,7 @@ def document(
     )
     if not (show_direct_url or show_locations or multi_store):
         return shown
-    locations = _in_read_order(row["locations"], weights or {})
+    locations: Sequence[LocationRow] = _in_read_order(row["locations"], weights or {})
     if multi_store and locations:
         # A string, not a list: Nova splits it at the commas.
         shown["stores"] = ",".join(dict.fromkeys(location["store"] for location in locations))

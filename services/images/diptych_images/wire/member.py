@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from diptych_common.errors import BadRequest
 
+from diptych_images.db.images import MemberStatus
 from diptych_images.db.members import MemberRow
 from diptych_images.wire.image import timestamp
 from diptych_images.wire.schemas import MAX_NAME, MEMBER, MEMBER_STATUSES
@@ -21,12 +22,12 @@ def parse_create(body: object) -> str:
     return member
 
 
-def parse_update(body: object) -> str:
+def parse_update(body: object) -> MemberStatus:
     """The member's answer: one of `MEMBER_STATUSES`, else BadRequest."""
     status = _field(body, "status")
     if status not in MEMBER_STATUSES:
         raise BadRequest(f"status must be one of {', '.join(MEMBER_STATUSES)}.")
-    return status
+    return cast("MemberStatus", status)
 
 
 def document(row: MemberRow) -> dict[str, object]:

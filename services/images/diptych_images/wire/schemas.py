@@ -7,12 +7,12 @@ Source: Glance 33.0, api/v2 schemas, as its clients see them; Images API referen
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, cast
 
 from diptych_common.errors import BadRequest
 from jsonschema import Draft4Validator
-from jsonschema.exceptions import SchemaError, ValidationError, best_match
+from jsonschema.exceptions import SchemaError, ValidationError
 
 Schema = dict[str, Any]
 
@@ -199,6 +199,18 @@ def _base_properties(
     }
 
 
+class _Validator(Protocol):
+    """What is used of a jsonschema validator, whose own types say little."""
+
+    def iter_errors(self, instance: Any) -> Iterator[ValidationError]:
+        """All that is wrong with a value."""
+        ...
+
+
+def _compiled(declared: Schema) -> _Validator:
+    return cast("_Validator", Draft4Validator(declared))
+
+
 class SiteSchemaError(ValueError):
     """The operator's site schema cannot be used; the message says why."""
 
@@ -247,11 +259,9 @@ class ImageSchema:
         if required:
             self.document["required"] = list(required)
         self._properties = properties
-        self._validators = {
-            name: Draft4Validator(declared) for name, declared in properties.items()
-        }
-        self._any_other = Draft4Validator(_ANY_OTHER)
-        self._location = Draft4Validator(_LOCATION)
+        self._validators = {name: _compiled(declared) for name, declared in properties.items()}
+        self._any_other = _compiled(_ANY_OTHER)
+        self._location = _compiled(_LOCATION)
 
     def check(self, name: str, value: object) -> None:
         """Check one property of a request document; BadRequest says what is wrong with it."""
@@ -274,19 +284,22 @@ def site_schema(document: object) -> tuple[dict[str, Schema], tuple[str, ...]]:
     It is either an object of properties, or `{"properties": {…}, "required": […]}`; the second is
     recognised by its keys holding an object and a list. Raises SiteSchemaError.
     """
-    if not isinstance(document, dict):
-        raise SiteSchemaError("not a JSON object")
-    whole: dict[str, Any] = document
-    required: list[Any] = []
-    if isinstance(whole.get("properties"), dict) and set(whole) <= {"properties", "required"}:
+    whole = _object(document, "the document")
+    required: object = []
+    if isinstance(whole.get("properties"), dict) and whole.keys() <= {"properties", "required"}:
         required = whole.get("required", [])
-        whole = whole["properties"]
-    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+        whole = _object(whole["properties"], "properties")
+    names = cast("list[object]", required) if isinstance(required, list) else [None]
+    if not all(isinstance(name, str) for name in names):
         raise SiteSchemaError("required is not a list of names")
-    for name, declared in whole.items():
-        if not isinstance(declared, dict):
-            raise SiteSchemaError(f"{name} is not declared by an object")
-    return whole, tuple(required)
+    declared = {name: _object(part, f"property {name}") for name, part in whole.items()}
+    return declared, tuple(cast("list[str]", names))
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SiteSchemaError(f"{what} is not a JSON object")
+    return cast("dict[str, Any]", value)
 
 
 def _check_site_property(name: str, declared: Schema, base: Mapping[str, Schema]) -> None:
@@ -305,11 +318,11 @@ def _types(declared: Schema) -> Sequence[str]:
     return (kind,) if isinstance(kind, str) else kind
 
 
-def _check(validator: Draft4Validator, declared: Schema, name: str, value: object) -> None:
+def _check(validator: _Validator, declared: Schema, name: str, value: object) -> None:
     # Types first and by hand: jsonschema puts the offending value into its message, which a
     # deeply nested one turns into a RecursionError.
     _check_types(declared, name, value)
-    error = best_match(validator.iter_errors(value))
+    error = next(validator.iter_errors(value), None)
     if error is not None:
         where = "".join(f"/{part}" for part in error.absolute_path)
         raise BadRequest(f"Property {name}{where} {_complaint(error)}.")
@@ -332,11 +345,10 @@ def _check_types(declared: Schema, where: str, value: object) -> None:
     if types and not any(_IS_TYPE[kind](value) for kind in types):
         raise BadRequest(f"Property {where} must be of type {' or '.join(types)}.")
     if isinstance(value, list) and "items" in declared:
-        items: list[object] = value
-        for position, item in enumerate(items):
+        for position, item in enumerate(cast("list[object]", value)):
             _check_types(declared["items"], f"{where}/{position}", item)
     elif isinstance(value, dict) and "properties" in declared:
-        members: dict[str, object] = value
+        members = cast("dict[str, object]", value)
         for name, part in declared["properties"].items():
             if name in members:
                 _check_types(part, f"{where}/{name}", members[name])
@@ -369,16 +381,16 @@ def _refuse_nul(name: str, value: object) -> None:
     # at, as a location's metadata may be nested deeper than Python's stack.
     pending: list[object] = [value]
     while pending:
-        match pending.pop():
-            case str() as text if "\x00" in text:
+        item = pending.pop()
+        if isinstance(item, str):
+            if "\x00" in item:
                 raise BadRequest(f"Property {name[:MAX_NAME]!r} holds the character U+0000.")
-            case list() as items:
-                pending.extend(cast("list[object]", items))
-            case dict() as members:
-                pending.extend(cast("dict[str, object]", members).keys())
-                pending.extend(cast("dict[str, object]", members).values())
-            case _:
-                pass
+        elif isinstance(item, list):
+            pending.extend(cast("list[object]", item))
+        elif isinstance(item, dict):
+            members = cast("dict[str, object]", item)
+            pending.extend(members.keys())
+            pending.extend(members.values())
 
 
 # --- the other documents ------------------------------------------------------------------------
