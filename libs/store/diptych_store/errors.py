@@ -10,7 +10,12 @@
     ├── RangeOutside   the range begins beyond the end of the object
     ├── BadLocation    a location that this store cannot have made
     ├── InUse          the backend refuses to delete while something depends on the object
-    └── Unreachable    no answer, or a broken one; trying again may help
+    ├── Unreachable    no answer, or a broken one; trying again may help
+    ├── SizeMismatch       the stream is not as long as was announced
+    └── SizeLimitExceeded  the stream is longer than the caller allows
+
+The last two are about the bytes that come in, not about a backend; they stand here so that one
+table serves a whole upload.
 """
 
 
@@ -60,3 +65,15 @@ class InUse(StoreError):
 
 class Unreachable(StoreError):
     """No answer from the backend, or a broken one; trying again may help."""
+
+
+class SizeMismatch(StoreError):
+    """The stream is shorter or longer than was announced; nothing of it was kept."""
+
+
+class SizeLimitExceeded(StoreError):
+    """The stream is longer than `limit` bytes; nothing of it was kept."""
+
+    def __init__(self, message: str, *, limit: int) -> None:
+        super().__init__(message)
+        self.limit = limit

@@ -3,8 +3,10 @@
 Bytes are written in two steps, so that bytes and rows agree whatever dies: `write` puts them into
 a place that only this attempt knows, `publish` makes them the object of the key, atomically and
 never over another object. Whoever finds a dead attempt (its row says so) calls `discard`, after
-which a late `publish` of that attempt fails. One conformance suite (tests/store/conformance.py)
-holds every driver to this.
+which a late `publish` of that attempt fails. A `publish` follows a look at the attempt's row that
+was made after `write` returned: then the bytes were there when the row was still good, and a
+`discard` that comes between the two takes them away. One conformance suite
+(tests/store/conformance.py) holds every driver to this.
 """
 
 from collections.abc import AsyncIterator
@@ -13,6 +15,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+from diptych_store.errors import RangeOutside
 
 Block = bytes | bytearray | memoryview
 
@@ -31,10 +35,31 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """Part of an object: from `start` (inclusive, 0-based), `length` bytes; None means to the end."""
+    """Part of an object: `length` bytes (None: all) from byte `start` on, the first being 0."""
 
     start: int = 0
     length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or (self.length is not None and self.length < 0):
+            raise ValueError(f"A range cannot be negative: {self}.")
+
+    def length_within(self, size: int) -> int:
+        """The number of bytes of this range that an object of `size` bytes has.
+
+        Raises RangeOutside when it begins at or beyond the end; the whole of an empty object has
+        0 bytes and is no error.
+        """
+        if self.start >= size and (self.start, self.length, size) != (0, None, 0):
+            raise RangeOutside(
+                f"The range begins at byte {self.start}, the object has {size} bytes.",
+                size=size,
+            )
+        rest = size - self.start
+        return rest if self.length is None else min(self.length, rest)
+
+
+WHOLE = ByteRange()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +96,9 @@ class Store(Protocol):
         """Make the attempt's bytes the object of its key; return the location URI.
 
         Atomic, durable on return, and never over an existing object. Raises AlreadyThere when the
-        key is taken, AttemptLost when the attempt was discarded meanwhile, Unreachable.
+        key is taken (the attempt's bytes stay until it is discarded), AttemptLost when the
+        attempt was discarded meanwhile, Full, WriteDenied, Unreachable. After Unreachable the
+        object may be there or not; `discard` with `published` settles it.
         """
         ...
 
@@ -79,14 +106,13 @@ class Store(Protocol):
         """Remove what the attempt left, so that a later `publish` of it raises AttemptLost.
 
         With `published`, the object of the key goes as well: only for a caller that knows that
-        the key can hold no other attempt's object (it holds the attempt's row). Nothing there is
-        not an error.
+        the key can hold no other attempt's object (it holds the attempt's row). A driver that can
+        tell whose object it is leaves another attempt's alone all the same. Nothing there is not
+        an error. Raises WriteDenied, Unreachable.
         """
         ...
 
-    def open(
-        self, location: str, range: ByteRange = ByteRange()
-    ) -> AbstractAsyncContextManager[Reading]:
+    def open(self, location: str, range: ByteRange = WHOLE) -> AbstractAsyncContextManager[Reading]:
         """Open an object for reading; errors arise on entry, before a byte is sent to anybody.
 
         Leaving the context frees the backend's connection or file, however much was read. A range
@@ -128,5 +154,9 @@ class Sweeps(Protocol):
     """Attempts can be listed, to find those that no row knows of."""
 
     def attempts(self, *, older_than: timedelta) -> AsyncIterator[Attempt]:
-        """Attempts that were begun longer ago than this and are neither published nor discarded."""
+        """Attempts whose own place is still there and was last written to longer ago than this.
+
+        One that died while it was published may be among them, its object whole under the key:
+        `discard` without `published` removes the rest of the attempt and leaves the object.
+        """
         ...

@@ -1,0 +1,657 @@
+"""What every driver has to do, as one suite: subclass it and give it a `rig`.
+
+After each case the rig is asked for what is left: a case has to end with nothing in the store, no
+attempt, no open file and no task.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import uuid
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from diptych_store.errors import (
+    AlreadyThere,
+    AttemptLost,
+    BadLocation,
+    NotFound,
+    RangeOutside,
+    WriteDenied,
+)
+from diptych_store.protocol import WHOLE, Attempt, ByteRange, LocalPaths, Measures, Store, Sweeps
+
+MIB = 1024 * 1024
+# Long enough for several blocks of every driver, and not a multiple of anything.
+LENGTH = 3 * MIB + 4321
+
+
+class Rig(Protocol):
+    """A driver's store, and a look behind its back."""
+
+    store: Store
+
+    async def open_read_only(self) -> Store:
+        """The same place, opened to be read."""
+        ...
+
+    async def everything(self) -> list[str]:
+        """The names of all that the backend holds, objects and attempts."""
+        ...
+
+
+class WriterGone(Exception):
+    """The one who sends the bytes has gone."""
+
+
+def attempt_at(key: str | None = None) -> Attempt:
+    return Attempt(key=key or str(uuid.uuid4()), token=str(uuid.uuid4()))
+
+
+def some_bytes(length: int, seed: int = 0) -> bytes:
+    """Bytes of which no two parts are alike."""
+    unit = hashlib.shake_256(str(seed).encode()).digest(min(length, 999_983))
+    return (unit * (length // max(1, len(unit)) + 1))[:length]
+
+
+async def in_blocks(data: bytes, size: int = 100_000) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+        await asyncio.sleep(0)
+
+
+async def put(store: Store, data: bytes, *, key: str | None = None) -> str:
+    attempt = attempt_at(key)
+    assert await store.write(attempt, in_blocks(data), size=len(data)) == len(data)
+    return await store.publish(attempt)
+
+
+async def get(store: Store, location: str, range: ByteRange = WHOLE) -> bytes:
+    async with store.open(location, range) as reading:
+        data = b"".join([bytes(block) async for block in reading.blocks])
+        assert len(data) == reading.length
+    return data
+
+
+async def begun_attempts(store: Store) -> list[Attempt]:
+    assert isinstance(store, Sweeps)
+    return [attempt async for attempt in store.attempts(older_than=timedelta(seconds=-60))]
+
+
+def open_files() -> set[str]:
+    found: set[str] = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = str(entry.readlink())
+            if target.startswith("/") and not target.startswith(("/dev/", "/proc/")):
+                found.add(target)
+    return found
+
+
+class StoreConformance:
+    @pytest.fixture
+    async def rig(self) -> Rig:
+        raise NotImplementedError("a subclass says which driver")
+
+    @pytest.fixture
+    async def store(self, rig: Rig) -> AsyncIterator[Store]:
+        files = open_files()
+        assert await rig.everything() == []
+        yield rig.store
+        await asyncio.sleep(0)
+        assert await rig.everything() == []
+        assert open_files() <= files
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    # Writing.
+
+    @pytest.mark.parametrize("length", [0, 1, 65_536, MIB - 1, MIB, MIB + 1, LENGTH])
+    async def test_an_object_is_read_as_it_was_written(self, store: Store, length: int):
+        data = some_bytes(length)
+        location = await put(store, data)
+        assert await get(store, location) == data
+        await store.delete(location)
+
+    async def test_the_length_may_be_unknown(self, store: Store):
+        attempt, data = attempt_at(), some_bytes(LENGTH)
+        assert await store.write(attempt, in_blocks(data), size=None) == LENGTH
+        location = await store.publish(attempt)
+        assert await get(store, location) == data
+        await store.delete(location)
+
+    @pytest.mark.parametrize("announced", [0, 1, 10 * MIB])
+    async def test_the_announced_length_is_not_trusted(self, store: Store, announced: int):
+        attempt, data = attempt_at(), some_bytes(LENGTH)
+        assert await store.write(attempt, in_blocks(data), size=announced) == LENGTH
+        location = await store.publish(attempt)
+        assert await get(store, location) == data
+        await store.delete(location)
+
+    @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+    async def test_blocks_are_anything_that_holds_bytes(self, store: Store, kind: type):
+        attempt, data = attempt_at(), some_bytes(LENGTH)
+
+        async def blocks() -> AsyncIterator[bytes]:
+            async for block in in_blocks(data):
+                yield kind(block)
+
+        await store.write(attempt, blocks(), size=None)
+        location = await store.publish(attempt)
+        assert await get(store, location) == data
+        await store.delete(location)
+
+    async def test_a_block_may_be_used_again_once_the_next_is_asked_for(self, store: Store):
+        attempt, data = attempt_at(), some_bytes(LENGTH)
+
+        async def blocks() -> AsyncIterator[bytearray]:
+            async for block in in_blocks(data):
+                lent = bytearray(block)
+                yield lent
+                lent[:] = bytes(len(lent))
+
+        await store.write(attempt, blocks(), size=None)
+        location = await store.publish(attempt)
+        assert await get(store, location) == data
+        await store.delete(location)
+
+    async def test_blocks_of_any_size_are_taken(self, store: Store):
+        sizes = [1, 2, 3, 5 * MIB, 7, 65_536, 1]
+        data = some_bytes(sum(sizes))
+
+        async def blocks() -> AsyncIterator[bytes]:
+            start = 0
+            for size in sizes:
+                yield data[start : start + size]
+                start += size
+
+        attempt = attempt_at()
+        await store.write(attempt, blocks(), size=None)
+        location = await store.publish(attempt)
+        assert await get(store, location) == data
+        await store.delete(location)
+
+    async def test_what_is_written_is_no_object_before_it_is_published(self, store: Store):
+        other = attempt_at()
+        location = await put(store, b"x", key=other.key)
+        await store.delete(location)
+        await store.write(other, in_blocks(b"y"), size=1)
+        with pytest.raises(NotFound):
+            await get(store, location)
+        await store.discard(other)
+
+    async def test_a_writer_who_fails_leaves_nothing(self, store: Store):
+        attempt = attempt_at()
+
+        async def blocks() -> AsyncIterator[bytes]:
+            yield some_bytes(MIB)
+            raise WriterGone
+
+        with pytest.raises(WriterGone):
+            await store.write(attempt, blocks(), size=None)
+        assert await begun_attempts(store) == []
+        with pytest.raises(AttemptLost):
+            await store.publish(attempt)
+
+    async def test_a_writer_who_fails_at_once_leaves_nothing(self, store: Store):
+        async def blocks() -> AsyncIterator[bytes]:
+            raise WriterGone
+            yield b""
+
+        with pytest.raises(WriterGone):
+            await store.write(attempt_at(), blocks(), size=None)
+        assert await begun_attempts(store) == []
+
+    async def test_a_failed_attempt_does_not_stand_in_the_way_of_the_next(self, store: Store):
+        key = str(uuid.uuid4())
+
+        async def blocks() -> AsyncIterator[bytes]:
+            yield b"abc"
+            raise WriterGone
+
+        with pytest.raises(WriterGone):
+            await store.write(attempt_at(key), blocks(), size=None)
+        location = await put(store, b"abcdef", key=key)
+        assert await get(store, location) == b"abcdef"
+        await store.delete(location)
+
+    @pytest.mark.parametrize("blocks_before", [0, 1, 4])
+    async def test_a_cancelled_write_leaves_nothing(self, store: Store, blocks_before: int):
+        reached = asyncio.Event()
+
+        async def blocks() -> AsyncIterator[bytes]:
+            for number in range(blocks_before):
+                yield some_bytes(MIB, number)
+            reached.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(store.write(attempt_at(), blocks(), size=None))
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await begun_attempts(store) == []
+
+    async def test_a_write_cancelled_at_any_moment_leaves_nothing(self, store: Store):
+        data = some_bytes(2 * MIB)
+        for turns in range(40):
+            blocks = in_blocks(data, 20_000)  # more of them than turns
+            task = asyncio.create_task(store.write(attempt_at(), blocks, size=None))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert await begun_attempts(store) == []
+
+    async def test_one_attempt_is_begun_once(self, store: Store):
+        attempt = attempt_at()
+        await store.write(attempt, in_blocks(b"first"), size=None)
+        with pytest.raises(AlreadyThere):
+            await store.write(attempt, in_blocks(b"second"), size=None)
+        location = await store.publish(attempt)
+        assert await get(store, location) == b"first"
+        await store.delete(location)
+
+    # Publishing.
+
+    async def test_an_object_is_never_replaced(self, store: Store):
+        late = attempt_at()
+        location = await put(store, b"first", key=late.key)
+        await store.write(late, in_blocks(b"second"), size=None)
+        with pytest.raises(AlreadyThere):
+            await store.publish(late)
+        assert await get(store, location) == b"first"
+        await store.discard(late)
+        assert await get(store, location) == b"first"
+        await store.delete(location)
+
+    async def test_of_many_attempts_at_one_key_one_wins(self, store: Store):
+        key = str(uuid.uuid4())
+        attempts = [attempt_at(key) for _ in range(16)]
+
+        async def write(number: int) -> str | None:
+            await store.write(attempts[number], in_blocks(some_bytes(MIB, number)), size=MIB)
+            try:
+                return await store.publish(attempts[number])
+            except AlreadyThere:
+                await store.discard(attempts[number])
+                return None
+
+        locations = await asyncio.gather(*(write(number) for number in range(16)))
+        [(winner, location)] = [(n, one) for n, one in enumerate(locations) if one is not None]
+        assert await get(store, location) == some_bytes(MIB, winner)
+        await store.delete(location)
+
+    async def test_the_location_of_a_key_does_not_depend_on_the_attempt(self, store: Store):
+        key = str(uuid.uuid4())
+        first = await put(store, b"1", key=key)
+        await store.delete(first)
+        second = await put(store, b"2", key=key)
+        assert first == second
+        await store.delete(second)
+
+    async def test_an_attempt_that_was_never_begun_cannot_be_published(self, store: Store):
+        with pytest.raises(AttemptLost):
+            await store.publish(attempt_at())
+
+    # Discarding.
+
+    async def test_a_discarded_attempt_cannot_be_published(self, store: Store):
+        attempt = attempt_at()
+        await store.write(attempt, in_blocks(b"bytes"), size=None)
+        await store.discard(attempt)
+        with pytest.raises(AttemptLost):
+            await store.publish(attempt)
+
+    async def test_an_attempt_discarded_while_it_is_written_cannot_be_published(self, store: Store):
+        attempt, under_way, go_on = attempt_at(), asyncio.Event(), asyncio.Event()
+
+        async def blocks() -> AsyncIterator[bytes]:
+            yield some_bytes(MIB)
+            under_way.set()
+            await go_on.wait()
+            yield some_bytes(MIB)
+
+        task = asyncio.create_task(store.write(attempt, blocks(), size=None))
+        await under_way.wait()
+        await store.discard(attempt)
+        go_on.set()
+        with contextlib.suppress(AttemptLost):  # a driver may notice at once
+            await task
+        with pytest.raises(AttemptLost):
+            await store.publish(attempt)
+
+    async def test_discarding_is_idempotent_and_takes_nothing_for_granted(self, store: Store):
+        attempt = attempt_at()
+        await store.discard(attempt)
+        await store.discard(attempt, published=True)
+        await store.write(attempt, in_blocks(b"bytes"), size=None)
+        await store.discard(attempt)
+        await store.discard(attempt)
+
+    async def test_discarding_spares_the_published_object_unless_told(self, store: Store):
+        attempt = attempt_at()
+        await store.write(attempt, in_blocks(b"bytes"), size=None)
+        location = await store.publish(attempt)
+        await store.discard(attempt)
+        assert await get(store, location) == b"bytes"
+        await store.discard(attempt, published=True)
+        with pytest.raises(NotFound):
+            await get(store, location)
+
+    async def test_discarding_spares_the_object_of_another_attempt(self, store: Store):
+        """A reaper that woke up late must not take away what was uploaded since."""
+        dead = attempt_at()
+        await store.write(dead, in_blocks(b"dead"), size=None)
+        await store.publish(dead)
+        await store.discard(dead, published=True)
+        location = await put(store, b"alive", key=dead.key)
+        await store.discard(dead, published=True)
+        assert await get(store, location) == b"alive"
+        await store.delete(location)
+
+    async def test_publishing_and_discarding_at_once_leave_nothing(self, store: Store):
+        for turn in range(20):
+            attempt = attempt_at()
+            await store.write(attempt, in_blocks(b"bytes"), size=None)
+            calls = [store.publish(attempt), store.discard(attempt, published=True)]
+            if turn % 2:
+                calls.reverse()
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            unexpected = [
+                one
+                for one in outcomes
+                if isinstance(one, BaseException) and not isinstance(one, AttemptLost)
+            ]
+            assert unexpected == []
+            # A publish that came after the discard was refused; one before it was undone.
+            with pytest.raises(AttemptLost):
+                await store.publish(attempt)
+
+    async def test_attempts_are_listed_with_their_keys(self, store: Store):
+        attempts = [attempt_at() for _ in range(5)]
+        for attempt in attempts:
+            await store.write(attempt, in_blocks(b"bytes"), size=None)
+        assert sorted(await begun_attempts(store), key=repr) == sorted(attempts, key=repr)
+        assert isinstance(store, Sweeps)
+        assert [one async for one in store.attempts(older_than=timedelta(hours=1))] == []
+        location = await store.publish(attempts[0])
+        assert attempts[0] not in await begun_attempts(store)
+        for attempt in attempts[1:]:
+            await store.discard(attempt)
+        assert await begun_attempts(store) == []
+        await store.delete(location)
+
+    # Reading.
+
+    @pytest.mark.parametrize(
+        ("start", "length"),
+        [
+            (0, 1),
+            (0, None),
+            (0, LENGTH),
+            (0, LENGTH + 1),
+            (1, None),
+            (LENGTH - 1, 1),
+            (LENGTH - 1, None),
+            (LENGTH - 1, 500),
+            (LENGTH - 777, None),
+            (MIB - 1, 2),
+            (MIB, MIB),
+            (12_345, 2 * MIB),
+            (5, 0),
+        ],
+    )
+    async def test_part_of_an_object_is_read(self, store: Store, start: int, length: int | None):
+        data = some_bytes(LENGTH)
+        location = await put(store, data)
+        expected = data[start:] if length is None else data[start : start + length]
+        assert await get(store, location, ByteRange(start, length)) == expected
+        async with store.open(location, ByteRange(start, length)) as reading:
+            assert (reading.size, reading.length) == (LENGTH, len(expected))
+        await store.delete(location)
+
+    @pytest.mark.parametrize(("size", "start"), [(0, 1), (1, 1), (LENGTH, LENGTH), (10, 2**63)])
+    async def test_a_range_beyond_the_end_raises_on_entry(
+        self, store: Store, size: int, start: int
+    ):
+        location = await put(store, some_bytes(size))
+        with pytest.raises(RangeOutside) as raised:
+            async with store.open(location, ByteRange(start)):
+                pytest.fail("the range is outside")
+        assert raised.value.size == size
+        await store.delete(location)
+
+    async def test_part_of_an_empty_object_is_outside(self, store: Store):
+        location = await put(store, b"")
+        with pytest.raises(RangeOutside):
+            await get(store, location, ByteRange(0, 1))
+        assert await get(store, location) == b""
+        await store.delete(location)
+
+    async def test_a_missing_object_raises_on_entry(self, store: Store):
+        location = await put(store, b"x")
+        await store.delete(location)
+        with pytest.raises(NotFound):
+            async with store.open(location):
+                pytest.fail("there is no such object")
+
+    @pytest.mark.parametrize("blocks", [0, 1, 2])
+    async def test_a_reader_may_leave_early(self, store: Store, blocks: int):
+        location = await put(store, some_bytes(LENGTH))
+        async with store.open(location) as reading:
+            for _ in range(blocks):
+                await anext(reading.blocks)
+        with contextlib.suppress(WriterGone):
+            async with store.open(location) as reading:
+                for _ in range(blocks):
+                    await anext(reading.blocks)
+                raise WriterGone
+        await store.delete(location)
+
+    async def test_a_reader_may_be_cancelled_at_any_moment(self, store: Store):
+        location = await put(store, some_bytes(LENGTH))
+        for turns in range(30):
+            task = asyncio.create_task(get(store, location))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await store.delete(location)
+
+    async def test_a_block_stays_as_it_is_while_it_is_used(self, store: Store):
+        data = some_bytes(LENGTH)
+        location = await put(store, data)
+        read = bytearray()
+        async with store.open(location) as reading:
+            async for block in reading.blocks:
+                before = bytes(block)
+                await asyncio.sleep(0.005)
+                assert bytes(block) == before
+                read += block
+        assert read == data
+        await store.delete(location)
+
+    async def test_an_object_deleted_while_it_is_read_is_whole_or_an_error(self, store: Store):
+        data = some_bytes(LENGTH)
+        location = await put(store, data)
+        async with store.open(location) as reading:
+            read = bytes(await anext(reading.blocks))
+            await store.delete(location)
+            with contextlib.suppress(NotFound):
+                async for block in reading.blocks:
+                    read += block
+                assert read == data
+
+    async def test_many_read_one_object_at_once(self, store: Store):
+        data = some_bytes(LENGTH)
+        location = await put(store, data)
+        for read in await asyncio.gather(*(get(store, location) for _ in range(16))):
+            assert read == data
+        await store.delete(location)
+
+    # Deleting.
+
+    async def test_an_object_is_deleted_once(self, store: Store):
+        location = await put(store, b"x")
+        await store.delete(location)
+        with pytest.raises(NotFound):
+            await store.delete(location)
+
+    async def test_deleting_spares_an_attempt_at_the_same_key(self, store: Store):
+        late = attempt_at()
+        location = await put(store, b"first", key=late.key)
+        await store.write(late, in_blocks(b"second"), size=None)
+        await store.delete(location)
+        assert await store.publish(late) == location
+        assert await get(store, location) == b"second"
+        await store.delete(location)
+
+    # Many at once, names, rights.
+
+    async def test_sixty_four_objects_at_once(self, store: Store):
+        async def one(number: int) -> None:
+            data = some_bytes(200_000, number)
+            location = await put(store, data)
+            assert await get(store, location) == data
+            await store.delete(location)
+
+        await asyncio.gather(*(one(number) for number in range(64)))
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "a",
+            "0",
+            "a.b.c",
+            "A-b_c~",
+            "with space",
+            "100%41",
+            "a?b#c&d=e+f",
+            "ключ-図-🙂",
+            "x" * 200,
+        ],
+    )
+    async def test_a_key_may_be_any_plain_text(self, store: Store, key: str):
+        location = await put(store, key.encode(), key=key)
+        assert await get(store, location) == key.encode()
+        attempt = attempt_at(key)
+        await store.write(attempt, in_blocks(b"x"), size=None)
+        assert await begun_attempts(store) == [attempt]
+        await store.discard(attempt)
+        await store.delete(location)
+
+    async def test_keys_that_look_alike_are_different_objects(self, store: Store):
+        locations = {key: await put(store, key.encode(), key=key) for key in ("é", "e\u0301", "É")}
+        for key, location in locations.items():
+            assert await get(store, location) == key.encode()
+            await store.delete(location)
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "a/b",
+            "/a",
+            "../a",
+            "a\0b",
+            "a\nb",
+            "\x7f",
+            "x" * 201,
+            "\udc80",
+        ],
+    )
+    async def test_a_key_that_could_lead_elsewhere_is_refused(self, store: Store, key: str):
+        attempt = Attempt(key=key, token=str(uuid.uuid4()))
+        with pytest.raises(BadLocation):
+            await store.write(attempt, in_blocks(b"x"), size=None)
+        with pytest.raises(BadLocation):
+            await store.publish(attempt)
+        with pytest.raises(BadLocation):
+            await store.discard(attempt, published=True)
+
+    @pytest.mark.parametrize("token", ["", "..", "a/b", "a.b", "a\0", "x" * 51])
+    async def test_a_token_that_could_lead_elsewhere_is_refused(self, store: Store, token: str):
+        attempt = Attempt(key="a", token=token)
+        with pytest.raises(BadLocation):
+            await store.write(attempt, in_blocks(b"x"), size=None)
+        with pytest.raises(BadLocation):
+            await store.publish(attempt)
+        with pytest.raises(BadLocation):
+            await store.discard(attempt)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda location: "",
+            lambda location: "nonsense",
+            lambda location: location.replace("://", ":/"),
+            lambda location: "x" + location,
+            lambda location: location.upper(),
+            lambda location: location + "/",
+            lambda location: location + "\n",
+            lambda location: location + "\0",
+            lambda location: location.rpartition("/")[0],
+            lambda location: location.rpartition("/")[0] + "/",
+            lambda location: location.rpartition("/")[0] + "/..",
+            lambda location: location.rpartition("/")[0] + "/../" + location.rpartition("/")[2],
+            lambda location: location.rpartition("/")[0] + "/./" + location.rpartition("/")[2],
+            lambda location: location.rpartition("/")[0] + "//" + location.rpartition("/")[2],
+            lambda location: "http://127.0.0.1/" + location.rpartition("/")[2],
+            lambda location: "file:///etc/passwd",
+            lambda location: "filesystem:///etc/passwd",
+        ],
+    )
+    async def test_a_location_that_the_store_cannot_have_made_is_refused(
+        self, store: Store, change
+    ):
+        location = await put(store, b"x")
+        with pytest.raises(BadLocation):
+            await get(store, change(location))
+        with pytest.raises(BadLocation):
+            await store.delete(change(location))
+        if isinstance(store, LocalPaths):
+            with pytest.raises(BadLocation):
+                store.local_path(change(location))
+        await store.delete(location)
+
+    async def test_a_read_only_store_reads_and_changes_nothing(self, rig: Rig, store: Store):
+        location, attempt = await put(store, b"x"), attempt_at()
+        await store.write(attempt, in_blocks(b"y"), size=None)
+        read_only = await rig.open_read_only()
+        assert await get(read_only, location) == b"x"
+        with pytest.raises(WriteDenied):
+            await read_only.write(attempt_at(), in_blocks(b"z"), size=None)
+        with pytest.raises(WriteDenied):
+            await read_only.publish(attempt)
+        with pytest.raises(WriteDenied):
+            await read_only.discard(attempt)
+        with pytest.raises(WriteDenied):
+            await read_only.delete(location)
+        if read_only is not store:
+            await read_only.aclose()
+        await store.discard(attempt)
+        await store.delete(location)
+
+    # Capabilities.
+
+    async def test_a_local_path_leads_to_the_bytes(self, store: Store):
+        if not isinstance(store, LocalPaths):
+            pytest.skip("no files of this host")
+        data = some_bytes(MIB)
+        location = await put(store, data)
+        assert await asyncio.to_thread(store.local_path(location).read_bytes) == data
+        await store.delete(location)
+
+    async def test_the_free_room_is_a_number_of_bytes(self, store: Store):
+        if not isinstance(store, Measures):
+            pytest.skip("the backend does not measure")
+        free = await store.free()
+        assert free is None or free > 0

@@ -1,0 +1,50 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from diptych_store.drivers.filesystem import FilesystemStore
+from diptych_store.settings import FilesystemSettings
+
+from tests.store.conformance import Rig, StoreConformance
+
+
+class Directory:
+    def __init__(self, store: FilesystemStore, settings: FilesystemSettings) -> None:
+        self.store = store
+        self._settings = settings
+
+    async def open_read_only(self) -> FilesystemStore:
+        return await FilesystemStore.open_directory("here", self._settings, read_only=True)
+
+    async def everything(self) -> list[str]:
+        return [
+            str(path)
+            for path in Path(self._settings.filesystem_store_datadir).rglob("*")
+            if not path.is_dir()
+        ]
+
+
+class TestFilesystemConformance(StoreConformance):
+    settings: ClassVar[dict[str, object]] = {}
+
+    @pytest.fixture
+    async def rig(self, tmp_path: Path) -> AsyncIterator[Rig]:
+        settings = FilesystemSettings.model_validate(
+            {"filesystem_store_datadir": str(tmp_path / "images"), **self.settings}
+        )
+        store = await FilesystemStore.open_directory("here", settings)
+        yield Directory(store, settings)
+        await store.aclose()
+
+
+class TestThinFilesystemConformance(TestFilesystemConformance):
+    """Holes, small blocks, one thread, a time limit: the other values of each setting."""
+
+    settings: ClassVar[dict[str, object]] = {
+        "filesystem_thin_provisioning": True,
+        "filesystem_store_chunk_size": 65_536,
+        "filesystem_store_thread_pool_size": 1,
+        "filesystem_store_timeout": 60,
+        "filesystem_store_file_perm": "640",
+    }
