@@ -97,6 +97,17 @@ class Either:
 Node = Constant | Reference | Role | Literal | Attribute | Not | All | Either
 
 
+def text_of(check: Role | Literal | Attribute) -> str:
+    """The check as a rule has it."""
+    match check:
+        case Role(pattern):
+            return f"role:{pattern}"
+        case Literal(key, _, pattern):
+            return f"{key}:{pattern}"
+        case Attribute(path, pattern):
+            return f"{'.'.join(path)}:{pattern}"
+
+
 # --- Text → tree ------------------------------------------------------------------------------
 
 

@@ -240,8 +240,7 @@ class KeystoneAuthtoken(BaseModel):
     region_name: str | None = option(None, "Region of Keystone in its own catalog.")
     delay_auth_decision: bool = option(
         False,
-        "Known from Glance's files and without effect: whether a request needs a token is told by"
-        " allow_anonymous_access.",
+        "Ignore a service token that cannot be used instead of answering 401, as Glance does.",
     )
 
 
@@ -477,11 +476,12 @@ class Loaded(Generic[T]):
 
     `sections` has every assignment as text, the last one of each option, for parts that read
     their own sections (stores); names of options are as written, of sections as the reader knows
-    them. `remarks` are things that an operator should know and that stop nothing.
+    them. `elsewhere` names the sections of such parts. `remarks` are things that an operator should know and that stop nothing.
     """
 
     settings: T
     sections: Mapping[str, Mapping[str, str]] = dataclasses.field(repr=False)  # it holds passwords
+    elsewhere: tuple[str, ...]
     unknown: tuple[UnknownOption, ...]
     unused: tuple[UnusedOption, ...]
     remarks: tuple[str, ...]
@@ -543,6 +543,7 @@ def load(
     return Loaded(
         settings=settings,
         sections=_plain(sections),
+        elsewhere=elsewhere,
         unknown=unknown,
         unused=not_used,
         remarks=tuple(remarks),
