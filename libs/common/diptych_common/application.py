@@ -183,7 +183,7 @@ def _from_http(api: FastAPI, scope: Scope, error: HTTPException) -> ApiError:
         case 405:
             allowed = ", ".join(_allowed(api, scope))
             return MethodNotAllowed(
-                f"{scope['method']} is not allowed here; {allowed} are.", headers={"Allow": allowed}
+                f"{scope['method']} is not allowed here, but {allowed}.", headers={"Allow": allowed}
             )
         case status:
             kinds = {kind.status: kind for kind in ApiError.__subclasses__()}

@@ -114,6 +114,7 @@ class Listener:
     def __init__(self, host: str, port: int, *, folder: Path) -> None:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=str(folder))
+        self.host = host
         self._folder = folder
         self._server, self._thread = start_http_server(port, host, registry)
 

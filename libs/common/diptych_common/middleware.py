@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diptych_common.errors import HeaderTooLarge, InternalError
 from diptych_common.identity import ANONYMOUS, Identity
-from diptych_common.logs import request_id
+from diptych_common.logs import global_request_id, request_id
 from diptych_common.metrics import Metrics
 from diptych_common.responses import RenderError
 
@@ -51,13 +51,15 @@ class RequestId:
             return
         given = Headers(scope=scope).get("x-openstack-request-id", "").strip()
         too_long = len(given) > self._max_length
-        if too_long or _PRINTABLE.fullmatch(given) is None:
-            given = str(uuid4())
-        own = given if given.startswith("req-") else f"req-{given}"
+        is_usable = not too_long and _PRINTABLE.fullmatch(given) is not None
+        own = given if is_usable else str(uuid4())
+        if not own.startswith("req-"):
+            own = f"req-{own}"
         scope.setdefault("state", {})["request_id"] = own
         # Not reset at the end: each request has a task of its own, and what the server logs
         # about it afterwards should still name it.
         request_id.set(own)
+        global_request_id.set(own if is_usable else None)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -53,6 +53,7 @@ def serve(
     port: int,
     processes: int,
     metrics: tuple[str, int] | None = None,
+    metrics_folder: str | None = None,
     graceful_timeout: int = 60,
     setup: Callable[[], None] | None = None,
 ) -> None:
@@ -60,7 +61,8 @@ def serve(
 
     `factory` and `setup` (which a worker calls first: logging) are pickled, and run in each of
     `processes` workers. `metrics` is the address on which Prometheus finds the workers' sums;
-    None keeps it shut.
+    None keeps it shut. Their files are in a temporary folder within `metrics_folder` (default: in
+    memory), which goes at the end.
 
     On SIGTERM new connections are refused at once, requests go on for at most `graceful_timeout`
     seconds and are cancelled then; a second signal ends everything. A worker that dies is
@@ -72,7 +74,7 @@ def serve(
         listening = stack.enter_context(closing(_listen(host, port)))
         listener = None
         if metrics is not None:
-            folder = Path(stack.enter_context(_metrics_folder()))
+            folder = Path(stack.enter_context(_metrics_folder(metrics_folder)))
             listener = stack.enter_context(closing(_open_listener(metrics, folder)))
         order = _Order(
             factory=factory,
@@ -83,6 +85,8 @@ def serve(
         signals = stack.enter_context(_Signals())
         workers = _Workers(order, listening, listener, processes)
         log.info("Listening on %s port %d, %d workers", host, listening.getsockname()[1], processes)
+        if listener is not None:
+            log.info("Metrics on %s port %d", listener.host, listener.port)
         try:
             workers.keep_until(signals)
         finally:
@@ -331,10 +335,11 @@ def _no_address(host: str, port: int, error: OSError) -> ServerError:
 
 
 @contextmanager
-def _metrics_folder() -> Generator[str]:
-    """A folder for the workers' metrics, named in their environment, in memory where possible."""
+def _metrics_folder(parent: str | None) -> Generator[str]:
+    """A new folder for the workers' metrics, named in their environment."""
     memory = "/dev/shm"  # noqa: S108 - nothing secret, and the folder is this user's own
-    parent = memory if os.access(memory, os.W_OK) else None
+    if parent is None and os.access(memory, os.W_OK):
+        parent = memory
     previous = os.environ.get(MULTIPROCESS_VARIABLE)
     with tempfile.TemporaryDirectory(prefix="diptych-metrics-", dir=parent) as folder:
         os.environ[MULTIPROCESS_VARIABLE] = folder
