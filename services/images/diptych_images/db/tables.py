@@ -1,0 +1,181 @@
+"""Tables, indexes and constraints of the images service.
+
+A deleted image stays as a row with `deleted_at`: its id can never be used again. Every index that
+serves a list is partial, so that deleted images cost the living ones nothing.
+"""
+
+from diptych_common.database import METADATA_NAMING
+from diptych_common.events import outbox_table
+from diptych_common.jobs import jobs_table
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = MetaData(naming_convention=METADATA_NAMING)
+
+jobs = jobs_table(metadata)
+outbox = outbox_table(metadata)
+
+# `statement_timestamp()` and not `now()`: a transaction that waited for a row would otherwise
+# date its change before the one it waited for.
+_NOW = func.statement_timestamp()
+
+images = Table(
+    "images",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True, server_default=func.gen_random_uuid()),
+    Column("name", String(255)),
+    Column("status", String(30), nullable=False, server_default="queued"),
+    Column("visibility", String(9), nullable=False, server_default="shared"),
+    Column("owner", String(255)),
+    Column("disk_format", String(20)),
+    Column("container_format", String(20)),
+    Column("min_disk", Integer, nullable=False, server_default=text("0")),
+    Column("min_ram", Integer, nullable=False, server_default=text("0")),
+    Column("size", BigInteger),
+    Column("virtual_size", BigInteger),
+    Column("checksum", String(32)),
+    Column("os_hash_algo", String(64)),
+    Column("os_hash_value", String(128)),
+    Column("protected", Boolean, nullable=False, server_default=text("false")),
+    Column("os_hidden", Boolean, nullable=False, server_default=text("false")),
+    Column("tags", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    # An object whose values are strings or null.
+    Column("properties", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("deleted_at", DateTime(timezone=True)),
+    CheckConstraint(
+        "status IN ('queued', 'saving', 'uploading', 'importing', 'active', 'deactivated',"
+        " 'killed', 'pending_delete', 'deleted')",
+        name="status",
+    ),
+    CheckConstraint(
+        "visibility IN ('public', 'community', 'shared', 'private')", name="visibility"
+    ),
+    CheckConstraint("size >= 0", name="size"),
+    CheckConstraint("virtual_size >= 0", name="virtual_size"),
+    CheckConstraint("min_disk >= 0", name="min_disk"),
+    CheckConstraint("min_ram >= 0", name="min_ram"),
+    CheckConstraint("jsonb_typeof(properties) = 'object'", name="properties"),
+)
+
+# What the lists of db/image_list.py walk: one visibility of one owner, and one visibility of
+# everybody, in the order of creation and in that of names. Names sort and compare as in
+# image_list.SORT_KEYS; a NULL name is an empty one there.
+_LIVING = images.c.deleted_at.is_(None)
+_NAME = func.coalesce(images.c.name, text("''"))
+Index(
+    "ix_images_owner_created",
+    images.c.owner,
+    images.c.visibility,
+    images.c.os_hidden,
+    images.c.created_at,
+    images.c.id,
+    postgresql_where=_LIVING,
+)
+Index(
+    "ix_images_owner_name",
+    images.c.owner,
+    images.c.visibility,
+    images.c.os_hidden,
+    _NAME,
+    images.c.created_at,
+    images.c.id,
+    postgresql_where=_LIVING,
+)
+Index(
+    "ix_images_visibility_created",
+    images.c.visibility,
+    images.c.os_hidden,
+    images.c.created_at,
+    images.c.id,
+    postgresql_where=_LIVING,
+)
+Index(
+    "ix_images_visibility_name",
+    images.c.visibility,
+    images.c.os_hidden,
+    _NAME,
+    images.c.created_at,
+    images.c.id,
+    postgresql_where=_LIVING,
+)
+# What selective filters use instead. Images change rarely and are looked for often, so entries
+# go straight into the tree (fastupdate off): a list of pending ones is read by every search.
+Index(
+    "ix_images_tags",
+    images.c.tags,
+    postgresql_using="gin",
+    postgresql_where=_LIVING,
+    postgresql_with={"fastupdate": "off"},
+)
+Index(
+    "ix_images_properties",
+    images.c.properties,
+    postgresql_using="gin",
+    postgresql_ops={"properties": "jsonb_path_ops"},
+    postgresql_where=_LIVING,
+    postgresql_with={"fastupdate": "off"},
+)
+Index("ix_images_checksum", images.c.checksum, postgresql_where=_LIVING)
+Index("ix_images_os_hash_value", images.c.os_hash_value, postgresql_where=_LIVING)
+
+image_members = Table(
+    "image_members",
+    metadata,
+    Column("image_id", Uuid(as_uuid=False), ForeignKey(images.c.id), primary_key=True),
+    Column("member", String(255), primary_key=True),
+    Column("status", String(20), nullable=False, server_default="pending"),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    CheckConstraint("status IN ('pending', 'accepted', 'rejected')", name="status"),
+    Index("ix_image_members_member", "member", "status", "image_id"),
+)
+
+# Where the bytes of an image are, or may be. A row is written before its bytes:
+#   pending     an upload is under way; its attempt holds the row while the lease lasts
+#   discarding  the attempt is being removed; whoever does it holds the row while the lease lasts
+#   active      the bytes are there and are the image's
+#   deleted     the image is gone and the bytes are to go
+image_locations = Table(
+    "image_locations",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("image_id", Uuid(as_uuid=False), ForeignKey(images.c.id), nullable=False, index=True),
+    Column("store", Text, nullable=False),
+    Column("url", Text),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("status", String(10), nullable=False),
+    Column("attempt", Uuid(as_uuid=False), unique=True),
+    Column("lease_until", DateTime(timezone=True)),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    CheckConstraint("status IN ('pending', 'discarding', 'active', 'deleted')", name="status"),
+    CheckConstraint(
+        "CASE WHEN status IN ('pending', 'discarding')"
+        " THEN attempt IS NOT NULL AND lease_until IS NOT NULL"
+        " ELSE url IS NOT NULL AND attempt IS NULL AND lease_until IS NULL END",
+        name="held_or_landed",
+    ),
+    Index(
+        "ix_image_locations_lease_until",
+        "lease_until",
+        postgresql_where=text("lease_until IS NOT NULL"),
+    ),
+)
