@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from diptych_common.errors import BadRequest, Forbidden, TooLarge
 
-from diptych_images.db.images import ImageRow, LocationRow
-from diptych_images.wire.schemas import ImageSchema, is_uuid
+from diptych_images.db.images import ImageRow, LocationRow, is_uuid
+from diptych_images.wire.schemas import ImageSchema
 
 # Names that a client can never set. Source: images API, as Glance 33.0 refuses them.
 READ_ONLY = frozenset(

@@ -27,7 +27,7 @@ def parse_update(body: object) -> MemberStatus:
     status = _field(body, "status")
     if status not in MEMBER_STATUSES:
         raise BadRequest(f"status must be one of {', '.join(MEMBER_STATUSES)}.")
-    return cast("MemberStatus", status)
+    return status
 
 
 def document(row: MemberRow) -> dict[str, object]:

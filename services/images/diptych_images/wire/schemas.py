@@ -6,13 +6,14 @@ disk formats) is the very one that request documents are checked against, proper
 Source: Glance 33.0, api/v2 schemas, as its clients see them; Images API reference, "Image schemas".
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from diptych_common.errors import BadRequest
 from jsonschema import Draft4Validator
 from jsonschema.exceptions import SchemaError, ValidationError
+
+from diptych_images.db.images import MemberStatus, Status, Visibility
 
 Schema = dict[str, Any]
 
@@ -21,12 +22,12 @@ DISK_FORMATS = (
 )  # fmt: skip
 CONTAINER_FORMATS = ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed")
 
-STATUSES = (
+STATUSES: tuple[Status, ...] = (
     "queued", "saving", "active", "killed", "deleted", "uploading", "importing",
     "pending_delete", "deactivated",
 )  # fmt: skip
-VISIBILITIES = ("community", "public", "private", "shared")
-MEMBER_STATUSES = ("pending", "accepted", "rejected")
+VISIBILITIES: tuple[Visibility, ...] = ("community", "public", "private", "shared")
+MEMBER_STATUSES: tuple[MemberStatus, ...] = ("pending", "accepted", "rejected")
 
 # Glance keeps the two as 32-bit columns and answers 400 beyond them.
 MAX_INT = 2**31 - 1
@@ -37,12 +38,6 @@ MAX_PROPERTY_BYTES = 65_535
 UUID_PATTERN = (
     "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
 )
-_UUID = re.compile(UUID_PATTERN.removeprefix("^").removesuffix("$"))
-
-
-def is_uuid(text: str) -> bool:
-    """Whether `text` is a UUID as the API writes it: 8-4-4-4-12 hexadecimal digits."""
-    return _UUID.fullmatch(text) is not None
 
 
 # What Glance's stock site schema declares beside the base properties.
