@@ -9,7 +9,7 @@ Source: Glance 33.0, api/v2/images.py and common/utils.py; Images API reference,
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from diptych_common import paging
@@ -17,6 +17,7 @@ from diptych_common.errors import BadRequest
 from oslo_utils import timeutils
 
 from diptych_images.db.image_list import Direction, Field, Filter, ListQuery, Operator, SortKey
+from diptych_images.db.images import MemberStatus, Visibility
 from diptych_images.wire.schemas import MAX_INT, MEMBER_STATUSES, VISIBILITIES
 
 Items = Sequence[tuple[str, str]]
@@ -33,6 +34,9 @@ SORT_KEYS: Mapping[str, SortKey] = {
     "updated_at": "updated_at",
 }
 _DIRECTIONS: Mapping[str, Direction] = {"asc": "asc", "desc": "desc"}
+
+_VISIBILITIES: tuple[Visibility | Literal["all"], ...] = (*VISIBILITIES, "all")
+_MEMBER_STATUSES: tuple[MemberStatus | Literal["all"], ...] = (*MEMBER_STATUSES, "all")
 
 _TIME_OPERATORS: Mapping[str, Operator] = {
     "eq": "eq", "neq": "neq", "gt": "gt", "gte": "gte", "lt": "lt", "lte": "lte",
@@ -81,19 +85,21 @@ def parse(items: Items, *, default_limit: int, max_limit: int) -> ListQuery:
     last = dict(items)
     if "changes-since" in last:
         raise BadRequest("changes-since is not supported; use updated_at=gte:<time>.")
+    visibility = None
+    if "visibility" in last:
+        visibility = _one_of("visibility", last["visibility"], _VISIBILITIES)
+    member_status = _one_of(
+        "member_status", last.get("member_status", "accepted"), _MEMBER_STATUSES
+    )
+    os_hidden = _one_of("os_hidden", last.get("os_hidden", "false").lower(), ("true", "false"))
     return ListQuery(
         limit=paging.limit_of(items, default=default_limit, cap=max_limit),
         filters=tuple(filters),
         tags=tuple(dict.fromkeys(value.strip() for name, value in items if name == "tag")),
         properties=properties,
-        visibility=_one_of("visibility", last["visibility"], (*VISIBILITIES, "all"))
-        if "visibility" in last
-        else None,
-        member_status=_one_of(
-            "member_status", last.get("member_status", "accepted"), (*MEMBER_STATUSES, "all")
-        ),
-        os_hidden=_one_of("os_hidden", last.get("os_hidden", "false").lower(), ("true", "false"))
-        == "true",
+        visibility=visibility,
+        member_status=member_status,
+        os_hidden=os_hidden == "true",
         sort=_sort(items),
         marker=paging.marker_of(items),
     )
