@@ -1,12 +1,13 @@
 """What every driver has to do, as one suite: subclass it and give it a `rig`.
 
 After each case the rig is asked for what is left: a case has to end with nothing in the store, no
-attempt, no open file and no task.
+attempt, no open file and no task. The crash cases kill a process of their own at each step.
 """
 
 import asyncio
 import contextlib
 import hashlib
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -30,9 +31,14 @@ LENGTH = 3 * MIB + 4321
 
 
 class Rig(Protocol):
-    """A driver's store, and a look behind its back."""
+    """A driver's store, and a look behind its back.
+
+    `crash` says how another process opens the same place, None where it cannot: the arguments of
+    tests/store/crashing.py.
+    """
 
     store: Store
+    crash: tuple[str, str, str] | None
 
     async def open_read_only(self) -> Store:
         """The same place, opened to be read."""
@@ -655,3 +661,90 @@ class StoreConformance:
             pytest.skip("the backend does not measure")
         free = await store.free()
         assert free is None or free > 0
+
+    # Crashes.
+
+    async def killed(self, rig: Rig, scenario: str) -> AsyncIterator[tuple[Attempt, str]]:
+        """For each step of the scenario: the attempt of a process killed there, the step's name."""
+        if rig.crash is None:
+            pytest.skip("what is stored goes with the process")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.store.crashing",
+            *rig.crash,
+            cwd=Path(__file__).parents[2],
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        step, name = 0, ""
+        try:
+            while name != "end":
+                attempt = attempt_at()
+                process.stdin.write(f"{scenario} {step} {attempt.key} {attempt.token}\n".encode())
+                name = (await process.stdout.readline()).decode().strip()
+                assert name
+                assert not name.startswith("failed")
+                yield attempt, name
+                step += 1
+        finally:
+            process.stdin.close()
+            await process.wait()
+        assert step > 1
+
+    async def location_of(self, store: Store, key: str) -> str:
+        location = await put(store, b"x", key="another")
+        await store.delete(location)
+        return location.removesuffix("another") + key
+
+    async def test_killed_while_writing_the_object_is_whole_or_not_there(
+        self, rig: Rig, store: Store
+    ):
+        outcomes: list[str] = []
+        async for attempt, name in self.killed(rig, "write"):
+            location = await self.location_of(store, attempt.key)
+            begun = await begun_attempts(store)
+            assert set(begun) <= {attempt}
+            try:
+                assert await get(store, location) == some_bytes(2_500_000)
+                outcomes.append("whole")
+            except NotFound:
+                outcomes.append("leftover" if begun else "nothing")
+            # What a sweep does: it takes the leftover and leaves the object.
+            for leftover in begun:
+                await store.discard(leftover)
+            if outcomes[-1] == "whole":
+                assert await get(store, location) == some_bytes(2_500_000)
+            # What the reaper does, who knows that no row has the object.
+            await store.discard(attempt, published=True)
+            assert await rig.everything() == [], name
+            await store.delete(await put(store, b"again", key=attempt.key))
+        # Each kind of outcome was met, and never one after which it could have been another.
+        assert outcomes == sorted(outcomes, key=["nothing", "leftover", "whole"].index)
+        assert set(outcomes) == {"nothing", "leftover", "whole"}
+
+    @pytest.mark.parametrize("scenario", ["fail", "discard_written", "discard_published"])
+    async def test_killed_while_cleaning_up_the_rest_is_found_and_removed(
+        self, rig: Rig, store: Store, scenario: str
+    ):
+        async for attempt, name in self.killed(rig, scenario):
+            for leftover in await begun_attempts(store):
+                assert leftover == attempt
+                await store.discard(leftover)
+            await store.discard(attempt, published=True)
+            assert await rig.everything() == [], name
+
+    async def test_killed_while_deleting_the_object_is_whole_or_gone(self, rig: Rig, store: Store):
+        outcomes: list[bool] = []
+        async for attempt, _ in self.killed(rig, "delete"):
+            location = await self.location_of(store, attempt.key)
+            try:
+                assert await get(store, location) == some_bytes(2_500_000)
+                await store.delete(location)
+                outcomes.append(True)
+            except NotFound:
+                outcomes.append(False)
+        assert outcomes == sorted(outcomes, reverse=True)
+        assert set(outcomes) == {True, False}

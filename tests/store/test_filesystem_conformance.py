@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import ClassVar
@@ -9,20 +10,31 @@ from diptych_store.settings import FilesystemSettings
 from tests.store.conformance import Rig, StoreConformance
 
 
+async def open_there(settings: str) -> FilesystemStore:
+    return await FilesystemStore.open_directory(
+        "here", FilesystemSettings.model_validate_json(settings)
+    )
+
+
 class Directory:
     def __init__(self, store: FilesystemStore, settings: FilesystemSettings) -> None:
         self.store = store
+        self.crash = (
+            f"{__name__}:{open_there.__name__}",
+            settings.model_dump_json(),
+            "diptych_store/drivers/filesystem.py",
+        )
         self._settings = settings
 
     async def open_read_only(self) -> FilesystemStore:
         return await FilesystemStore.open_directory("here", self._settings, read_only=True)
 
     async def everything(self) -> list[str]:
-        return [
-            str(path)
-            for path in Path(self._settings.filesystem_store_datadir).rglob("*")
-            if not path.is_dir()
-        ]
+        def files() -> list[str]:
+            directory = Path(self._settings.filesystem_store_datadir)
+            return [str(path) for path in directory.rglob("*") if not path.is_dir()]
+
+        return await asyncio.to_thread(files)
 
 
 class TestFilesystemConformance(StoreConformance):

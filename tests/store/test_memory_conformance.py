@@ -7,6 +7,7 @@ from tests.store.conformance import Rig, StoreConformance
 class Memory:
     def __init__(self) -> None:
         self.store = MemoryStore("here")
+        self.crash = None
 
     async def open_read_only(self) -> MemoryStore:
         return self.store.read_only()
