@@ -46,7 +46,9 @@ async def opened() -> AsyncIterator[None]:
 
 
 @router.api_route("/blob/{size}", methods=["GET", "HEAD"])
-async def blob(request: Request, size: int, fail_at: int | None = None, step: int = BLOCK) -> Response:
+async def blob(
+    request: Request, size: int, fail_at: int | None = None, step: int = BLOCK
+) -> Response:
     part = None
     if request.method == "GET":
         part = requested_part(request.headers, size=size)

@@ -182,9 +182,8 @@ def _from_http(api: FastAPI, scope: Scope, error: HTTPException) -> ApiError:
             return NotFound("There is nothing at this path.")
         case 405:
             allowed = ", ".join(_allowed(api, scope))
-            return MethodNotAllowed(
-                f"{scope['method']} is not allowed here, but {allowed}.", headers={"Allow": allowed}
-            )
+            message = f"{scope['method']} is not allowed here, but {allowed}."
+            return MethodNotAllowed(message, headers={"Allow": allowed})
         case status:
             kinds = {kind.status: kind for kind in ApiError.__subclasses__()}
             return kinds.get(status, InternalError)(error.detail, headers=error.headers)

@@ -24,6 +24,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
+from diptych_common.connections import CloseAfterRefusal, GuardedConnection
 from diptych_common.metrics import MULTIPROCESS_VARIABLE, Listener
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def _work(order: _Order, listening: socket.socket, ready: socket.socket) -> None
         partial(_make, order.factory),
         factory=True,
         loop="uvloop",
-        http="httptools",
+        http=GuardedConnection,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -144,7 +145,7 @@ class _Server(uvicorn.Server):
 
 def _make(factory: Callable[[], ASGIApp]) -> ASGIApp:
     try:
-        return factory()
+        return CloseAfterRefusal(factory())
     except Exception:
         log.exception("The application cannot be made")
         raise SystemExit(STARTUP_FAILURE) from None

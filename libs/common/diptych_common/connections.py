@@ -1,0 +1,150 @@
+"""What one connection to the server may do before anybody knows who it is.
+
+uvicorn leaves these limits to a proxy in front; here they hold without one.
+"""
+
+import asyncio
+from uuid import uuid4
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# Bytes of a request's first line and headers. Keystone's largest tokens take 8 KiB.
+MAX_HEAD = 64 * 1024
+
+# Seconds to send them in, from the first byte (from connecting, for the first request).
+HEAD_TIMEOUT_S = 30.0
+
+# Bytes of a body that are read and thrown away once its request was answered, so that a client
+# which sends everything before it listens hears why it was refused.
+MAX_DISCARDED = 16 * 1024 * 1024
+
+
+class GuardedConnection(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 connection with limits; trailers of a body are dropped.
+
+    uvicorn would append them to the headers that the application is looking at.
+    """
+
+    _in_head = True
+    _head_bytes = 0
+    _discarded = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn's own
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._forget_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client; refuse a head without an end."""
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._head_bytes > MAX_HEAD:
+            self._refuse(b"431 Request Header Fields Too Large", b"The headers are too large.")
+            return
+        # Any data stops uvicorn's timer for idle connections, that of a body which nobody reads
+        # any more too; only the end of an answer starts it.
+        is_answered = self.cycle is not None and self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison] - None before the first request
+        if is_answered and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_message_begin(self) -> None:
+        """Note that a request begins."""
+        super().on_message_begin()
+        if not self._in_head:
+            self._in_head = True
+            self._head_bytes = 0
+            self._expect_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; not a trailer."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the application."""
+        self._in_head = False
+        self._discarded = 0
+        self._forget_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Hand over a piece of the body, or throw it away when the answer is out."""
+        if self.cycle.response_complete:
+            self._discarded += len(body)
+            if self._discarded > MAX_DISCARDED:
+                self.transport.close()
+            return
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP."""
+        self._refuse(b"400 Bad Request", msg.encode("ascii"))
+
+    def _refuse(self, status: bytes, text: bytes) -> None:
+        # Never into the middle of another answer.
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:  # pyright: ignore[reportUnnecessaryComparison] - None before the first request
+            self.transport.write(
+                b"HTTP/1.1 %s\r\ncontent-type: text/plain; charset=utf-8\r\n"
+                b"content-length: %d\r\nx-openstack-request-id: req-%s\r\n"
+                b"connection: close\r\n\r\n%s" % (status, len(text), str(uuid4()).encode(), text)
+            )
+        self.transport.close()
+
+    def _expect_head(self) -> None:
+        self._forget_timer()
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:  # pyright: ignore[reportUnnecessaryComparison] - None before the first request
+            # A request sent ahead of the answer to the one before: nobody reads it yet.
+            self._expect_head()
+        else:
+            self.transport.close()
+
+    def _forget_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class CloseAfterRefusal:
+    """Closes the connection when a request that awaits `100 Continue` is answered without it.
+
+    The client may then send the body or leave it out (RFC 9110 §10.1.1); on a connection that
+    stayed open, its next request would be taken for that body.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and watch it if it awaits."""
+        if scope["type"] != "http" or not any(name == b"expect" for name, _ in scope["headers"]):
+            await self._app(scope, receive, send)
+            return
+        is_read = False
+
+        async def noting_receive() -> Message:
+            nonlocal is_read
+            is_read = True
+            return await receive()
+
+        async def closing_send(message: Message) -> None:
+            if message["type"] == "http.response.start" and not is_read:
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, noting_receive, closing_send)
