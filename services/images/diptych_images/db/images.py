@@ -169,13 +169,13 @@ def may_see(*, is_admin: bool) -> sa.ColumnElement[bool]:
     )
 
 
+_LOCATION_FIELDS: Final = ("id", "store", "url", "metadata", "status")
 _NO_LOCATIONS: Final = sa.literal_column("'[]'::jsonb", JSONB)
 
 
 def _location(rows: sa.FromClause) -> sa.ColumnElement[Any]:
     """A LocationRow as jsonb."""
-    fields = ("id", "store", "url", "metadata", "status")
-    pairs = [part for field in fields for part in (word(field), rows.c[field])]
+    pairs = [part for field in _LOCATION_FIELDS for part in (word(field), rows.c[field])]
     return sa.func.jsonb_build_object(*pairs, type_=JSONB)
 
 
@@ -301,50 +301,37 @@ _MARK_DELETED: Final = (
     .where(images.c.id == _ID, _is_living)
     # Not `updated_at`: the row goes on to serve as a marker of lists, where it stood.
     .values(status="deleted", deleted_at=_NOW)
-    .returning(images.c.id)
+    .returning(images, sa.null().label("member_status"))
 )
+_LOCATION_ROW: Final = tuple(image_locations.c[field] for field in _LOCATION_FIELDS)
 _RELEASE: Final = (
     sa.update(image_locations)
     .where(image_locations.c.image_id == _ID, image_locations.c.status == word("active"))
     .values(status="deleted")
-    .returning(
-        image_locations.c.id,
-        image_locations.c.store,
-        image_locations.c.url,
-        image_locations.c.metadata,
-        image_locations.c.status,
-    )
-    .add_cte(
-        sa.delete(image_members).where(image_members.c.image_id == _ID).cte("withdrawn"),
-    )
+    .returning(*_LOCATION_ROW)
+    .add_cte(sa.delete(image_members).where(image_members.c.image_id == _ID).cte("withdrawn"))
 )
 
 
-async def mark_deleted(connection: AsyncConnection, image_id: str) -> list[LocationRow] | None:
-    """Delete an image, its members too; the locations whose bytes are to go, or None.
+async def mark_deleted(connection: AsyncConnection, image_id: str) -> ImageRow | None:
+    """Delete an image, its members too; the row as it is then, None if it was deleted before.
 
-    None means that it was deleted before. Whether it is protected is for the caller to look at.
-    The bytes are removed after the commit: `locations_to_remove` lists them again at any time. An
-    upload that is under way finds out when it finishes, and is then discarded.
+    Its `locations` are those whose bytes are to go, after the commit; `locations_to_remove` lists
+    them again at any time. Whether the image is protected is for the caller to look at. An upload
+    that is under way finds out when it finishes, and is then discarded.
 
     Two statements: the second must see the location that an upload committed while the first
     waited for the image.
     """
-    gone = await connection.execute(_MARK_DELETED, {"the_image": image_id})
-    if gone.one_or_none() is None:
-        return None
-    released = await connection.execute(_RELEASE, {"the_image": image_id})
-    return _locations(released)
+    deleted = _row(await connection.execute(_MARK_DELETED, {"the_image": image_id}))
+    if deleted is not None:
+        released = await connection.execute(_RELEASE, {"the_image": image_id})
+        deleted["locations"] = _locations(released)
+    return deleted
 
 
 _TO_REMOVE: Final = (
-    sa.select(
-        image_locations.c.id,
-        image_locations.c.store,
-        image_locations.c.url,
-        image_locations.c.metadata,
-        image_locations.c.status,
-    )
+    sa.select(*_LOCATION_ROW)
     .where(image_locations.c.image_id == _ID, image_locations.c.status == word("deleted"))
     .order_by(image_locations.c.id)
 )
@@ -614,3 +601,14 @@ async def drop_attempt(connection: AsyncConnection, attempt: str) -> bool:
     """
     dropped = await connection.execute(_DROP_ATTEMPT, {"the_attempt": attempt})
     return dropped.one_or_none() is not None
+
+
+_KNOWS: Final = sa.select(image_locations.c.id).where(image_locations.c.attempt == _ATTEMPT)
+
+
+async def knows_attempt(connection: AsyncConnection, attempt: str) -> bool:
+    """Whether a row holds this attempt, whoever works on it. Any text may be asked for."""
+    if not is_uuid(attempt):
+        return False
+    found = await connection.execute(_KNOWS, {"the_attempt": attempt})
+    return found.one_or_none() is not None
