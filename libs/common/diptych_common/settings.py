@@ -129,7 +129,7 @@ class Database(BaseModel):
         10.0, "Seconds to wait for the server when a connection is opened.", gt=0
     )
     statement_timeout: float = option(
-        60.0, "Seconds after which the server gives up a statement; 0 means never.", ge=0
+        60.0, "Seconds after which a statement is given up; 0 means never.", ge=0
     )
     statement_cache_size: int = option(
         100,
@@ -476,7 +476,8 @@ class Loaded(Generic[T]):
 
     `sections` has every assignment as text, the last one of each option, for parts that read
     their own sections (stores); names of options are as written, of sections as the reader knows
-    them. `elsewhere` names the sections of such parts. `remarks` are things that an operator should know and that stop nothing.
+    them. `elsewhere` names the sections of such parts. `remarks` are things that an operator
+    should know and that stop nothing.
     """
 
     settings: T

@@ -2,15 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from diptych_common import settings as common
 from diptych_common.settings import GROUP, Bytes, CommaList, Loaded, Port, option
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 ENV_PREFIX: Final = "DIPTYCH_IMAGES"
 DEFAULT_FILE: Final = Path("/etc/diptych/images.conf")
 DEFAULT_DIRECTORY: Final = Path("/etc/diptych/images.conf.d")
+
+
+def _without_brackets(value: object) -> object:
+    if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+        return value[1:-1]
+    return value
 
 
 class Default(BaseModel):
@@ -33,10 +39,10 @@ class Default(BaseModel):
         "Stores as name:type, separated by commas; each has a section of its name. Unset: one"
         " store, by [glance_store].",
     )
-    enabled_import_methods: CommaList = option(
+    enabled_import_methods: Annotated[CommaList, BeforeValidator(_without_brackets)] = option(
         ("glance-direct", "web-download", "copy-image"),
         "Ways besides a plain upload for data to get into an image. Brackets around the list, as"
-        " Glance takes them, do not count.",
+        " Glance wants them, do not count.",
     )
     hashing_algorithm: Literal["sha512", "sha384", "sha256", "sha1"] = option(
         "sha512", "Digest of new images, besides MD5: os_hash_algo."
@@ -114,9 +120,8 @@ class ImagesSettings(BaseModel):
 
     @property
     def import_methods(self) -> tuple[str, ...]:
-        """The enabled import methods, without Glance's optional brackets."""
-        joined = ",".join(self.default.enabled_import_methods).strip("[]")
-        return tuple(name.strip() for name in joined.split(",") if name.strip())
+        """The enabled import methods."""
+        return self.default.enabled_import_methods
 
 
 _STAGING = "staging is a named store that every process reaches"
