@@ -465,13 +465,14 @@ class SettingsError(Exception):
 
 
 T = TypeVar("T", bound=BaseModel)
+T_co = TypeVar("T_co", bound=BaseModel, covariant=True)
 
 # Section → option ("*" for all) → why it has no effect.
 Unused = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class Loaded(Generic[T]):
+class Loaded(Generic[T_co]):
     """What was read.
 
     `sections` has every assignment as text, the last one of each option, for parts that read
@@ -480,7 +481,7 @@ class Loaded(Generic[T]):
     should know and that stop nothing.
     """
 
-    settings: T
+    settings: T_co
     sections: Mapping[str, Mapping[str, str]] = dataclasses.field(repr=False)  # it holds passwords
     elsewhere: tuple[str, ...]
     unknown: tuple[UnknownOption, ...]
