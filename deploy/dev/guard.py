@@ -1,0 +1,113 @@
+"""Runs a server and stops it when the process that wanted it is gone, however that one ended.
+
+A test run that is killed, or a terminal that is closed, must not leave servers behind. The guard is
+a small process between the two: it looks for its owner twice a second and stops the server in the
+server's own gentle way.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dev.places import Account
+
+_LOOK_EVERY_S = 0.5
+_GENTLE_FOR_S = 20
+
+
+def guarded(
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str],
+    owner: int | None = None,
+    stop_signal: signal.Signals = signal.SIGTERM,
+    account: Account | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start the command under a guard, in a session of its own; return the guard's process.
+
+    `owner` is the pid whose end stops the command, our own if None. SIGTERM to the guard stops the
+    command with `stop_signal` and, if it won't go in 20 s, with SIGKILL; the guard ends after it
+    and has its exit code. `environment` is all the command sees. Its output is added to `log`.
+    """
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "dev.guard"),
+                *(str(os.getpid() if owner is None else owner), stop_signal.name),
+                *((str(account.uid), str(account.gid)) if account else ("-", "-")),
+                *command,
+            ],
+            env={**environment, "PYTHONPATH": str(Path(__file__).parents[1])},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def stop(guard: subprocess.Popen[bytes]) -> None:
+    """Stop what the guard runs, and wait until both are gone; fine if they are already."""
+    if guard.poll() is None:
+        guard.terminate()
+    guard.wait()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        # A zombie answers signals but will never come back.
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state != "Z"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run as `python -m dev.guard OWNER SIGNAL UID GID COMMAND…`; UID and GID may be `-`."""
+    owner, stop_signal, uid, gid, *command = arguments
+    stopping = False
+
+    def begin_stop(_signal: int, _frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, begin_stop)
+    os.environ.pop("PYTHONPATH", None)
+    if uid == "-":
+        child = subprocess.Popen(command)
+    else:
+        child = subprocess.Popen(command, user=int(uid), group=int(gid), extra_groups=[])
+    looked = time.monotonic()
+    while not stopping and not _ended(child, within_s=0.1):
+        if time.monotonic() - looked > _LOOK_EVERY_S:
+            looked = time.monotonic()
+            if not _is_alive(int(owner)):
+                break
+    if child.poll() is None:
+        child.send_signal(signal.Signals[stop_signal])
+        if not _ended(child, within_s=_GENTLE_FOR_S):
+            child.kill()
+    return child.wait()
+
+
+def _ended(child: subprocess.Popen[bytes], *, within_s: float) -> bool:
+    try:
+        child.wait(within_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

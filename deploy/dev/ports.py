@@ -1,0 +1,80 @@
+"""Ports of the development stack: which are asked for, and what to say when one is taken."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+from dev.places import DevError
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One listener: what it's for, the environment variable that moves it, and where it is."""
+
+    purpose: str
+    variable: str
+    number: int
+
+
+def wanted() -> dict[str, Port]:
+    """The four ports of `make run`, by short name, as the environment asks for them.
+
+    Raises DevError for a value that isn't a port, and for one port asked for twice.
+    """
+    defaults = {
+        "postgres": ("PostgreSQL", "POSTGRES_PORT", 54320),
+        "keystone": ("Keystone", "KEYSTONE_PORT", 5000),
+        "images": ("the images service", "IMAGES_PORT", 9292),
+        "artifacts": ("the artifacts service", "ARTIFACTS_PORT", 9494),
+    }
+    ports = {
+        name: Port(purpose, variable, _number(variable, default))
+        for name, (purpose, variable, default) in defaults.items()
+    }
+    by_number: dict[int, Port] = {}
+    for port in ports.values():
+        first = by_number.setdefault(port.number, port)
+        if first is not port:
+            raise DevError(
+                f"port {port.number} is asked for twice, by {first.variable} and {port.variable}"
+            )
+    return ports
+
+
+def require_free(port: Port) -> None:
+    """Raise a DevError that names the port, its purpose and the way out, if it is taken."""
+    if not is_free(port.number):
+        raise DevError(
+            f"port {port.number} on {LOOPBACK}, wanted for {port.purpose}, is already in use. "
+            f"Stop what listens there, or choose another port: "
+            f"make run {port.variable}={port.number + 10000 if port.number < 50000 else 45432}"
+        )
+
+
+def is_free(number: int) -> bool:
+    """True if a server could listen on the loopback port now."""
+    with socket.socket() as probe:
+        # As servers do, so that connections of an earlier run in TIME_WAIT don't count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, number))
+        except OSError:
+            return False
+        return True
+
+
+def any_free() -> int:
+    """A port that was free a moment ago; another process may still be quicker to take it."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "") or str(default)
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise DevError(f"{variable}={text!r} is not a port number (1 to 65535)")
+    return int(text)
