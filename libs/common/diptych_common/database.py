@@ -1,0 +1,264 @@
+"""The way to PostgreSQL: one pool per process, AUTOCOMMIT reads, explicit write transactions.
+
+Statements live in the `db` modules of each service. Here is what all of them need: connections,
+what a broken one means, and how a refusal of the server becomes an answer to a client.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import orjson
+from sqlalchemy import event, text
+from sqlalchemy.engine import CursorResult, ExceptionContext
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from diptych_common.errors import ApiError, BadRequest, ServiceUnavailable
+from diptych_common.settings import Database as DatabaseSettings
+
+log = logging.getLogger(__name__)
+
+METADATA_NAMING: Final[Mapping[str, str]] = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""Give it to every `MetaData(naming_convention=…)`: migrations must be able to name what exists."""
+
+TRY_AGAIN: Final[Mapping[str, str]] = {"Retry-After": "1"}
+
+
+# For modules that pass a connection on and speak no SQL themselves.
+Connection = AsyncConnection
+
+
+class ConnectionLost(ServiceUnavailable):
+    """The connection ended under a statement; what that statement did is unknown."""
+
+
+class TransactionConflict(ServiceUnavailable):
+    """A deadlock or a serialization failure: nothing was changed, the same may work now."""
+
+
+class Database:
+    """A pool of connections; open it in the lifespan of a process, never before a fork.
+
+    No connection is made until the first statement, so that a service starts while PostgreSQL
+    is down and answers 503 until it is up. `on_in_use` is told the number of connections in use
+    whenever it changes.
+    """
+
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        *,
+        application_name: str = "diptych",
+        on_in_use: Callable[[int], None] | None = None,
+    ) -> None:
+        self.dsn = dsn(settings.connection)
+        # A pooler in transaction mode hands each transaction to another server connection: what
+        # was prepared on one is unknown to the next, and nothing can be listened for.
+        self.can_listen = settings.statement_cache_size > 0
+        cached: dict[str, int] = {} if self.can_listen else {"statement_cache_size": 0}
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            # SQLAlchemy's default is a transaction around everything, reads included: BEGIN,
+            # SELECT, ROLLBACK are three round trips.
+            isolation_level="AUTOCOMMIT",
+            pool_size=settings.max_pool_size,
+            max_overflow=settings.max_overflow,
+            pool_timeout=settings.pool_timeout,
+            pool_recycle=settings.connection_recycle_time,
+            pool_use_lifo=True,
+            json_serializer=_to_json,
+            json_deserializer=orjson.loads,
+            connect_args={
+                "dsn": self.dsn,
+                "timeout": settings.connect_timeout,
+                "command_timeout": settings.statement_timeout or None,
+                "prepared_statement_cache_size": settings.statement_cache_size,
+                "server_settings": {"application_name": application_name},
+                **cached,
+            },
+        )
+        self._transactional = self._engine.execution_options(isolation_level="READ COMMITTED")
+        event.listen(self._engine.sync_engine, "handle_error", _answer, retval=True)
+        event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
+        if on_in_use is not None:
+            pool = self._engine.sync_engine.pool
+            count = _InUse(on_in_use)
+            event.listen(pool, "checkout", count.more)
+            event.listen(pool, "checkin", count.less)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; one in use is closed when it is given back."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncGenerator[AsyncConnection]:
+        """A connection on which each statement is its own transaction: one round trip each.
+
+        For statements that may run twice: one that meets a connection which died in the pool
+        runs again, once, on a new one. Raises ServiceUnavailable while PostgreSQL is out of reach.
+        """
+        connection = _Reading(self._engine)
+        await _open(connection)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncGenerator[AsyncConnection]:
+        """One READ COMMITTED transaction: committed when the block ends, rolled back if it raises.
+
+        Two round trips beside the statements' own. Never keep it open while bytes flow or another
+        service answers. Raises TransactionConflict on a deadlock; ConnectionLost while the block
+        ends means that nobody knows whether the change was made.
+        """
+        connection = AsyncConnection(self._transactional)
+        await _open(connection)
+        try:
+            async with connection.begin():
+                yield connection
+        finally:
+            await connection.close()
+
+    async def ping(self) -> None:
+        """One round trip to the server; raises ServiceUnavailable."""
+        async with self.read() as connection:
+            await connection.execute(text("SELECT 1"))
+
+
+def dsn(address: str) -> str:
+    """The address as asyncpg reads it, which is libpq's form: sslmode, several hosts, sockets.
+
+    Also takes SQLAlchemy's form with a driver (`postgresql+psycopg2://`), as Glance's files have
+    it; the driver is always asyncpg. Raises ValueError for another database, without the
+    address in the message: it holds a password.
+    """
+    scheme, separator, rest = address.partition("://")
+    dialect = scheme.partition("+")[0]
+    if not separator or dialect not in ("postgresql", "postgres"):
+        raise ValueError("[database] connection must begin with postgresql://")
+    return f"postgresql://{rest}"
+
+
+class _Reading(AsyncConnection):
+    """An AUTOCOMMIT connection that replaces itself once if it turns out to be dead."""
+
+    _replaced = False
+
+    async def execute(self, *args: Any, **kwargs: Any) -> CursorResult[Any]:
+        try:
+            return await super().execute(*args, **kwargs)
+        except ConnectionLost:
+            if self._replaced:
+                raise
+            self._replaced = True
+        # Closes the transaction that SQLAlchemy believes in; nothing is sent.
+        await self.rollback()
+        try:
+            return await super().execute(*args, **kwargs)
+        except (OSError, PoolTimeout, DBAPIError) as error:
+            raise _out_of_reach(error) from error
+
+
+class _InUse:
+    """Counts checkouts and checkins: the pool's own figure is not yet right inside the events."""
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self._tell = tell
+        self._count = 0
+
+    def more(self, *_: object) -> None:
+        self._count += 1
+        self._tell(self._count)
+
+    def less(self, *_: object) -> None:
+        self._count -= 1
+        self._tell(self._count)
+
+
+async def _open(connection: AsyncConnection) -> None:
+    try:
+        await connection.start()
+    except (OSError, PoolTimeout, DBAPIError) as error:
+        raise _out_of_reach(error) from error
+
+
+def _out_of_reach(error: Exception) -> ServiceUnavailable:
+    log.error("The database is out of reach: %s", error)
+    return ServiceUnavailable("The database is out of reach; try again.", headers=TRY_AGAIN)
+
+
+def _refuse_closed(driver_connection: Any, *_: object) -> None:
+    """Replace a pooled connection that the server closed meanwhile.
+
+    Costs nothing: asyncpg has been told by the event loop. A ping (`pool_pre_ping`) would be a
+    round trip before every statement.
+    """
+    if driver_connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+LOST: Final = frozenset(
+    {
+        "57P01",  # admin_shutdown
+        "57P02",  # crash_shutdown
+        "57P03",  # cannot_connect_now
+        "25006",  # read_only_sql_transaction: the server was demoted; connect to its successor
+    }
+)
+
+
+def _answer(context: ExceptionContext) -> ApiError | None:
+    """What a client is told about an error of the server; None leaves the error as it is."""
+    error = context.original_exception
+    sqlstate: str = getattr(error, "sqlstate", None) or ""
+    if isinstance(error, TimeoutError):
+        # asyncpg has asked the server to stop, but nobody waits for the end of that.
+        context.is_disconnect = True
+        return ServiceUnavailable("The database takes too long; try again.", headers=TRY_AGAIN)
+    if (
+        context.is_disconnect
+        or sqlstate in LOST
+        or sqlstate.startswith("08")
+        or isinstance(error, OSError)
+        # A statement prepared before a migration changed its columns.
+        or type(error).__name__ == "InvalidCachedStatementError"
+    ):
+        context.is_disconnect = True
+        log.warning("A connection to the database was lost: %s", error)
+        return ConnectionLost("The database is out of reach; try again.", headers=TRY_AGAIN)
+    if sqlstate in ("40001", "40P01"):
+        return TransactionConflict(
+            "The change collided with another one; try again.", headers=TRY_AGAIN
+        )
+    if sqlstate in ("57014", "55P03") or sqlstate.startswith("53"):
+        log.error("The database refused a statement: %s", error)
+        return ServiceUnavailable("The database is overloaded; try again.", headers=TRY_AGAIN)
+    if sqlstate in ("22021", "22P05"):
+        return BadRequest("A text must not hold the character U+0000.")
+    return None
+
+
+def _to_json(value: object) -> str:
+    return orjson.dumps(value).decode()
