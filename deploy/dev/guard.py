@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dev.places import Account
+from dev.places import Account, is_alive
 
 _LOOK_EVERY_S = 0.5
 _GENTLE_FOR_S = 20
@@ -58,21 +58,6 @@ def stop(guard: subprocess.Popen[bytes]) -> None:
     guard.wait()
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        # A zombie answers signals but will never come back.
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return True
-    return state != "Z"
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run as `python -m dev.guard OWNER SIGNAL UID GID COMMAND…`; UID and GID may be `-`."""
     owner, stop_signal, uid, gid, *command = arguments
@@ -92,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     while not stopping and not _ended(child, within_s=0.1):
         if time.monotonic() - looked > _LOOK_EVERY_S:
             looked = time.monotonic()
-            if not _is_alive(int(owner)):
+            if not is_alive(int(owner)):
                 break
     if child.poll() is None:
         child.send_signal(signal.Signals[stop_signal])

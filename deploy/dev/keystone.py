@@ -104,6 +104,11 @@ class Keystone:
                 raise DevError(f"Keystone did not start; {output} ends with:\n{tail}")
             time.sleep(0.05)
 
+    @property
+    def guard_pid(self) -> int | None:
+        """The process to terminate for stopping the server from elsewhere; None if not started."""
+        return None if self._guard is None else self._guard.pid
+
     def stop(self) -> None:
         """Stop serving; what it knows stays."""
         if self._guard is not None:
@@ -154,14 +159,24 @@ class Keystone:
             return token
 
     def call(
-        self, method: str, path: str, document: object = None, *, token: str | None = None
+        self,
+        method: str,
+        path: str,
+        document: object = None,
+        *,
+        token: str | None = None,
+        subject: str | None = None,
     ) -> Any:
         """One call of Keystone's API below /v3, by the administrator unless `token` is given.
 
-        Returns the decoded document, None for an empty answer; raises urllib's HTTPError.
+        `subject` is the token that the call is about. Returns the decoded document, None for an
+        empty answer; raises urllib's HTTPError.
         """
         token = token or self.token("admin", "admin")
-        with _direct.open(self._request(method, path, document, token=token)) as answer:
+        request = self._request(method, path, document, token=token)
+        if subject is not None:
+            request.add_header("X-Subject-Token", subject)
+        with _direct.open(request) as answer:
             body = answer.read()
         return json.loads(body) if body else None
 

@@ -46,3 +46,19 @@ def give(path: Path, account: Account | None) -> None:
     """Hand one file or folder to the account; nothing where we run as ourselves."""
     if account is not None:
         os.chown(path, account.uid, account.gid)
+
+
+def is_alive(pid: int) -> bool:
+    """True while the process runs; a zombie does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        # A zombie answers signals all the same.
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state != "Z"

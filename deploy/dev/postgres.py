@@ -187,6 +187,11 @@ class Server:
             time.sleep(0.02)
         return True
 
+    @property
+    def guard_pid(self) -> int | None:
+        """The process to terminate for stopping the server from elsewhere; None if not started."""
+        return None if self._guard is None else self._guard.pid
+
     def stop(self) -> None:
         """Roll back what is running and stop; the data stays."""
         if self._guard is not None:

@@ -1,0 +1,167 @@
+"""What all tests may ask for. Real parts only: PostgreSQL, Keystone, clients, Debian's programs."""
+
+import ipaddress
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dev import environments, postgres
+from dev.keystone import Keystone
+
+from tests import databases, ground
+
+_SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not _is_worker(config):
+        ground.lay()
+    sys.addaudithook(_stay_on_loopback)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not _is_worker(config):
+        ground.clear()
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _stay_on_loopback(event: str, arguments: tuple[Any, ...]) -> None:
+    """Refuse connections to other machines: a test that needs one would fail somewhere else."""
+    if event == "socket.connect":
+        host = arguments[1][0] if isinstance(arguments[1], tuple) else None
+    elif event == "socket.getaddrinfo":
+        host = arguments[0]
+    else:
+        return
+    if isinstance(host, bytes):
+        host = host.decode()
+    if not host or host == "localhost" or host in os.environ.get("TEST_DATABASE_URL", ""):
+        return
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        raise RuntimeError(f"a test asked for the address of {host}") from None
+    # To look a literal address up asks nobody; to connect there does.
+    if event == "socket.connect" and not (address.is_loopback or address.is_unspecified):
+        raise RuntimeError(f"a test connected to {host}")
+
+
+def missing(reason: str) -> None:
+    """Skip the test for want of a part; where CI=true, fail it, since CI has to have them all."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> str:
+    """The run's PostgreSQL, database `postgres`: leave that one as it is."""
+    return ground.postgres_url()
+
+
+@pytest.fixture
+async def empty_database(postgres_url: str) -> AsyncGenerator[str]:
+    """A database of the test's own with nothing in it."""
+    url = await databases.create(postgres_url)
+    yield url
+    await databases.drop(url)
+
+
+@pytest.fixture
+def private_postgres(tmp_path: Path) -> Generator[postgres.Server]:
+    """A running server of the test's own, to kill and start again."""
+    server = ground.private_postgres(f"private-{os.getpid()}-{tmp_path.name}")
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(server.data)
+
+
+@pytest.fixture(scope="session")
+async def _images_schema(postgres_url: str) -> AsyncGenerator[tuple[str, list[str]]]:
+    """This worker's database with the images' schema, and its tables in an order to empty them."""
+    from diptych_common import migrations
+    from diptych_images.db.tables import metadata
+
+    # Migrated once for all workers; a name with the run's folder in it, for servers that stay.
+    template = f"images_{ground.folder().name}"
+    migrated = ground.folder() / "images-migrated"
+    with environments.exclusive(ground.folder() / "images-template.lock"):
+        if not migrated.exists():
+            url = await databases.create(postgres_url, template)
+            await migrations.upgrade(url, package="diptych_images.migrations")
+            migrated.touch()
+        url = await databases.create(postgres_url, template=template)
+    yield url, [table.name for table in reversed(metadata.sorted_tables)]
+    await databases.drop(url)
+
+
+@pytest.fixture
+async def images_database(_images_schema: tuple[str, list[str]]) -> AsyncGenerator[str]:
+    """A migrated database of the images service without rows; emptied again after the test."""
+    url, tables = _images_schema
+    yield url
+    await databases.empty(url, tables)
+
+
+@pytest.fixture(scope="session")
+def keystone() -> Keystone:
+    """The run's Keystone with the users of `dev.keystone_setup`; add others, change none."""
+    return ground.keystone()
+
+
+@pytest.fixture(scope="session")
+def clients_env() -> Path:
+    """The folder with `openstack`, `glance`, and a `python` that has openstacksdk."""
+    return environments.ready("clients")
+
+
+@pytest.fixture(scope="session")
+def tools_env() -> Path:
+    """The folder with `hadolint` and `check-jsonschema`."""
+    return environments.ready("tools")
+
+
+@pytest.fixture(scope="session")
+def keystonemiddleware_env() -> Path:
+    """The folder with a `python` that has the real keystonemiddleware."""
+    return environments.ready("keystonemiddleware")
+
+
+@pytest.fixture(scope="session")
+def debian() -> Callable[[str, str], str]:
+    """`debian(package, program)`: the program's path, installed with apt if we are root."""
+    return _debian
+
+
+def _debian(package: str, program: str) -> str:
+    with environments.exclusive(ground.folder() / "apt.lock"):
+        found = shutil.which(program, path=_SYSTEM_PATH)
+        if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+            # A machine that is new has no package lists yet.
+            if not _apt_get("install", "--no-install-recommends", package):
+                _apt_get("update")
+                _apt_get("install", "--no-install-recommends", package)
+            found = shutil.which(program, path=_SYSTEM_PATH)
+    if found is None:
+        missing(f"needs {program}, from Debian's package {package}")
+    return str(found)
+
+
+def _apt_get(*arguments: str) -> bool:
+    done = subprocess.run(
+        ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", *arguments],
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode == 0

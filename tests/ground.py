@@ -1,0 +1,129 @@
+"""What one test run has once for all its processes: PostgreSQL, Keystone, and where they lie.
+
+The first test that needs a server starts it, in whichever worker process that happens; the others
+find it. The process that began the run stops them all at its end, and if it is killed, their guards
+do.
+"""
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from dev import environments, places, ports, postgres
+from dev.keystone import Keystone
+
+_VARIABLE = "DIPTYCH_TEST_GROUND"
+_PREFIX = "diptych-tests-"
+_ROOM_IN_MEMORY = 2 << 30
+# Kept for as long as this process lives: a server is not stopped where it was started.
+_started: list[postgres.Server | Keystone] = []
+_ENDPOINTS = {"image": "http://127.0.0.1:9292", "artifact": "http://127.0.0.1:9494"}
+
+
+def lay() -> None:
+    """Make the folder of this run; its worker processes inherit its name."""
+    memory = Path("/dev/shm")
+    parents = [Path(tempfile.gettempdir())]
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM_IN_MEMORY:
+        parents.insert(0, memory)
+    for parent in parents:
+        _sweep(parent)
+    ground = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parents[0]))
+    # PostgreSQL may run as another user, who has to pass.
+    ground.chmod(0o711)
+    os.environ[_VARIABLE] = str(ground)
+
+
+def clear() -> None:
+    """Stop what runs on the ground and remove it; by the process that laid it."""
+    ground = Path(os.environ.pop(_VARIABLE))
+    for found in ground.glob("*.json"):
+        _end(json.loads(found.read_text())["guard"])
+    shutil.rmtree(ground, ignore_errors=True)
+
+
+def folder() -> Path:
+    """The folder of this run."""
+    return Path(os.environ[_VARIABLE])
+
+
+def postgres_url() -> str:
+    """SQLAlchemy's address of the run's PostgreSQL, database `postgres`, as its superuser.
+
+    TEST_DATABASE_URL puts another server in its place; the user named there must be able to make
+    databases.
+    """
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        return "postgresql+asyncpg://" + given.partition("://")[2]
+
+    def start() -> dict[str, object]:
+        server = private_postgres("postgres")
+        server.start(owner=_owner())
+        _started.append(server)
+        return {"guard": server.guard_pid, "url": server.url()}
+
+    return str(_once("postgres", start)["url"])
+
+
+def private_postgres(name: str) -> postgres.Server:
+    """A server of one's own, not started yet, to be killed or filled as one likes."""
+    return postgres.Server(
+        postgres.binaries(),
+        data=folder() / name,
+        port=ports.any_free(),
+        options=postgres.FOR_TESTS,
+    )
+
+
+def keystone() -> Keystone:
+    """The run's Keystone, started if it isn't yet; never stop this one."""
+    root = folder() / "keystone"
+
+    def start() -> dict[str, object]:
+        port = ports.any_free()
+        server = Keystone(root, port=port, endpoints=_ENDPOINTS)
+        server.start(owner=_owner())
+        _started.append(server)
+        return {"guard": server.guard_pid, "port": port}
+
+    port = int(str(_once("keystone", start)["port"]))
+    return Keystone(root, port=port, endpoints=_ENDPOINTS)
+
+
+def _once(name: str, start: Callable[[], Mapping[str, object]]) -> Mapping[str, object]:
+    started = folder() / f"{name}.json"
+    with environments.exclusive(folder() / f"{name}.lock"):
+        if not started.exists():
+            started.write_text(json.dumps(start()))
+        return json.loads(started.read_text())
+
+
+def _owner() -> int:
+    return _pid_in(folder())
+
+
+def _pid_in(ground: Path) -> int:
+    return int(ground.name.removeprefix(_PREFIX).partition("-")[0])
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what runs that were killed have left."""
+    for left in parent.glob(f"{_PREFIX}*"):
+        if left.stat().st_uid == os.geteuid() and not places.is_alive(_pid_in(left)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _end(guard_pid: int) -> None:
+    try:
+        os.kill(guard_pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+    deadline = time.monotonic() + 30
+    while places.is_alive(guard_pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
