@@ -68,21 +68,18 @@ class Threads:
                 return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             if not future.cancelled():
-                await self._end(future)
+                await self.settle(future)
             raise
 
     async def run(self, function: Callable[..., T], /, *args: object) -> T:
         """Queue a call and wait for it: see `submit` and `result`."""
         return await self.result(self.submit(function, *args))
 
-    def close(self) -> None:
-        """Let the threads end after what is queued; waits for nothing."""
-        self._closed = True
-        for _ in range(self._started):
-            self._calls.put(None)
+    async def settle(self, future: Future[T]) -> None:
+        """Wait until a queued call has ended, however, `timeout_s` at most; it runs in any case.
 
-    async def _end(self, future: Future[T]) -> None:
-        """Wait until a running call has ended, however; its result is dropped."""
+        For calls that clean up: neither a cancellation nor the timeout withdraws them.
+        """
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
 
@@ -94,6 +91,12 @@ class Threads:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timeout_s):
                 await ended.wait()
+
+    def close(self) -> None:
+        """Let the threads end after what is queued; waits for nothing."""
+        self._closed = True
+        for _ in range(self._started):
+            self._calls.put(None)
 
 
 def _work(calls: SimpleQueue[Callable[[], None] | None], idle: threading.Semaphore) -> None:

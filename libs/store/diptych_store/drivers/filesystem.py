@@ -109,10 +109,9 @@ class FilesystemStore:
                 await self._run(place.append, block)
             await self._run(place.finish)
         except BaseException:
-            # Not waited for where the mount hangs and this call was given up: it is queued behind
-            # the call that hangs, and what it cannot remove is found by `attempts`.
-            with contextlib.suppress(StoreError):
-                await self._run(place.abandon)
+            # Behind a call that hangs and was given up it comes later than this returns, or never:
+            # then `attempts` finds what is left.
+            await self._threads.settle(self._threads.submit(place.abandon))
             raise
         return place.size
 
@@ -139,7 +138,7 @@ class FilesystemStore:
             async with aclosing(self._blocks(file, first)) as blocks:
                 yield Reading(size=file.size, length=file.length, blocks=blocks)
         finally:
-            await self._run(file.close)
+            await self._threads.settle(self._threads.submit(file.close))
 
     async def delete(self, location: str) -> None:
         """See Store.delete."""
