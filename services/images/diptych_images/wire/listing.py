@@ -21,7 +21,7 @@ from diptych_images.db.images import MemberStatus, Visibility
 from diptych_images.wire.schemas import MAX_INT, MEMBER_STATUSES, VISIBILITIES
 
 Items = Sequence[tuple[str, str]]
-T = TypeVar("T", bound=str)
+T = TypeVar("T")
 
 SORT_KEYS: Mapping[str, SortKey] = {
     "name": "name",
@@ -35,8 +35,15 @@ SORT_KEYS: Mapping[str, SortKey] = {
 }
 _DIRECTIONS: Mapping[str, Direction] = {"asc": "asc", "desc": "desc"}
 
-_VISIBILITIES: tuple[Visibility | Literal["all"], ...] = (*VISIBILITIES, "all")
-_MEMBER_STATUSES: tuple[MemberStatus | Literal["all"], ...] = (*MEMBER_STATUSES, "all")
+_VISIBILITIES: Mapping[str, Visibility | Literal["all"]] = {
+    "all": "all",
+    **{known: known for known in VISIBILITIES},
+}
+_MEMBER_STATUSES: Mapping[str, MemberStatus | Literal["all"]] = {
+    "all": "all",
+    **{known: known for known in MEMBER_STATUSES},
+}
+_BOOLEANS: Mapping[str, bool] = {"true": True, "false": False}
 
 _TIME_OPERATORS: Mapping[str, Operator] = {
     "eq": "eq", "neq": "neq", "gt": "gt", "gte": "gte", "lt": "lt", "lte": "lte",
@@ -88,18 +95,16 @@ def parse(items: Items, *, default_limit: int, max_limit: int) -> ListQuery:
     visibility = None
     if "visibility" in last:
         visibility = _one_of("visibility", last["visibility"], _VISIBILITIES)
-    member_status = _one_of(
-        "member_status", last.get("member_status", "accepted"), _MEMBER_STATUSES
-    )
-    os_hidden = _one_of("os_hidden", last.get("os_hidden", "false").lower(), ("true", "false"))
     return ListQuery(
         limit=paging.limit_of(items, default=default_limit, cap=max_limit),
         filters=tuple(filters),
         tags=tuple(dict.fromkeys(value.strip() for name, value in items if name == "tag")),
         properties=properties,
         visibility=visibility,
-        member_status=member_status,
-        os_hidden=os_hidden == "true",
+        member_status=_one_of(
+            "member_status", last.get("member_status", "accepted"), _MEMBER_STATUSES
+        ),
+        os_hidden=_one_of("os_hidden", last.get("os_hidden", "false").lower(), _BOOLEANS),
         sort=_sort(items),
         marker=paging.marker_of(items),
     )
@@ -169,7 +174,7 @@ def _at_most(name: str, value: str) -> Filter:
 
 
 def _is_protected(name: str, value: str) -> Filter:
-    return Filter(cast("Field", name), "eq", _one_of(name, value, ("true", "false")) == "true")
+    return Filter(cast("Field", name), "eq", _one_of(name, value, _BOOLEANS))
 
 
 _FILTERS: Mapping[str, Callable[[str, str], Filter]] = {
@@ -248,11 +253,10 @@ def _number(name: str, text: str, *, largest: int) -> int:
     return int(digits)
 
 
-def _one_of(name: str, value: str, allowed: tuple[T, ...]) -> T:
-    for known in allowed:
-        if value == known:
-            return known
-    raise BadRequest(f"{name} must be one of {', '.join(allowed)}, not {value[:99]!r}.")
+def _one_of(name: str, value: str, allowed: Mapping[str, T]) -> T:
+    if value not in allowed:
+        raise BadRequest(f"{name} must be one of {', '.join(allowed)}, not {value[:99]!r}.")
+    return allowed[value]
 
 
 def _sort(items: Items) -> tuple[tuple[SortKey, Direction], ...]:
@@ -267,7 +271,9 @@ def _sort(items: Items) -> tuple[tuple[SortKey, Direction], ...]:
         keys = [key.strip() for key, _, _ in pairs]
         directions = [direction.strip() if colon else "desc" for _, colon, direction in pairs]
     # Of the columns that the client did not name, so that equal images have an order too.
-    the_rest = _direction(directions[0]) if len(directions) == 1 else "desc"
+    the_rest = (
+        _one_of("A direction", directions[0], _DIRECTIONS) if len(directions) == 1 else "desc"
+    )
     keys = keys or ["created_at"]
     if len(directions) < 2:
         directions = directions * len(keys) or ["desc"] * len(keys)
@@ -276,15 +282,9 @@ def _sort(items: Items) -> tuple[tuple[SortKey, Direction], ...]:
 
     order: dict[SortKey, Direction] = {}
     for key, direction in zip(keys, directions, strict=True):
-        if key not in SORT_KEYS:
-            raise BadRequest(f"Images are sorted by {', '.join(SORT_KEYS)}, not {key[:99]!r}.")
-        order.setdefault(SORT_KEYS[key], _direction(direction))
+        order.setdefault(
+            _one_of("A sort key", key, SORT_KEYS), _one_of("A direction", direction, _DIRECTIONS)
+        )
     order.setdefault("created_at", the_rest)
     order.setdefault("id", the_rest)
     return tuple(order.items())
-
-
-def _direction(text: str) -> Direction:
-    if text not in _DIRECTIONS:
-        raise BadRequest(f"A direction is asc or desc, not {text[:99]!r}.")
-    return _DIRECTIONS[text]

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-# Newest first in groups, as Glance orders them; the order changes with what is switched on, and
-# old clients take the first CURRENT one. Source: images API inventory of Glance 33.0,
-# api/versions.py.
+# In the order of the document, which changes with what is switched on: old clients take the first
+# CURRENT one. Source: Glance 33.0, api/versions.py, as its clients see it.
 _ALWAYS = ("v2.7", "v2.6", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0")
 _STORES = ("v2.13", "v2.12", "v2.11", "v2.10", "v2.9", "v2.8")
 
