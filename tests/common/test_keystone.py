@@ -306,6 +306,26 @@ async def test_decides_as_keystonemiddleware(
     assert ours == await oracle_decision(oracle, variant, request, tokens)
 
 
+async def test_what_is_remembered_changes_no_decision(
+    tokens: Mapping[str, str], open_keystone: Callable[..., Keystone]
+) -> None:
+    forgetful, mindful = open_keystone(), open_keystone(token_cache_time=60)
+    for name, request in [*REQUESTS.items(), *reversed(REQUESTS.items())]:
+        scope = request.scope(tokens)
+        assert (name, await decision(mindful, scope)) == (name, await decision(forgetful, scope))
+
+
+async def test_a_service_vouches_for_an_expired_token_that_was_refused_before(
+    tokens: Mapping[str, str], keystone: RealKeystone, open_keystone: Callable[..., Keystone]
+) -> None:
+    ours = open_keystone(token_cache_time=60)
+    assert await decision(ours, Request("expired").scope(tokens)) == REFUSED
+    vouched = await decision(ours, Request("expired", "glance").scope(tokens))
+    assert isinstance(vouched, Identity)
+    assert vouched.user_id == keystone.user_id("demo")
+    assert await decision(ours, Request("expired").scope(tokens)) == REFUSED
+
+
 SPOOFED = {
     "x-identity-status": "Confirmed",
     "x-service-identity-status": "Confirmed",

@@ -1,5 +1,7 @@
 """Paths in the access rules of application credentials."""
 
+from functools import lru_cache
+
 
 class PathPattern:
     """A path of an access rule: `{name}` and `*` stand for one segment or a part of one, `**` for
@@ -48,3 +50,12 @@ class PathPattern:
             if not states:
                 return False
         return bool(states & self._end)
+
+
+# Shared between tokens: those of one credential all have the same patterns.
+_compiled = lru_cache(maxsize=1024)(PathPattern)
+
+
+def covers(pattern: str, path: str) -> bool:
+    """Whether an access rule with this pattern is about this path."""
+    return _compiled(pattern).matches(path)

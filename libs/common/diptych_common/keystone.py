@@ -24,7 +24,7 @@ import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Scope
 
-from diptych_common.access_rules import PathPattern
+from diptych_common import access_rules
 from diptych_common.authentication import read_headers
 from diptych_common.errors import ServiceUnavailable, Unauthorized
 from diptych_common.identity import Identity
@@ -40,6 +40,10 @@ REFUSED_S: Final = 5.0
 KNOWN_TOKENS: Final = 4096
 """Validated tokens kept by one process; refused ones are counted apart, so that a flood of
 made-up tokens pushes none of these out."""
+
+MOST_RULES: Final = 32
+"""Access rules beyond which a token is not remembered: users write as many as they like, and what
+is remembered of `KNOWN_TOKENS` tokens must fit into memory."""
 
 LONGEST_TOKEN: Final = 8192
 """Bytes of a token header beyond which nobody is asked: web servers before Keystone stop there."""
@@ -114,14 +118,14 @@ class _TokenAnswer(BaseModel):
 class _Token:
     """A token that Keystone vouched for. `roles` are as Keystone spells them.
 
-    `allowed` is None for a token without access rules; else pairs of method and path, only those
-    for this service.
+    `allowed` is None for a token without access rules; else pairs of method and path pattern, only
+    those for this service.
     """
 
     who: Identity
     roles: frozenset[str]
     expires_at: datetime
-    allowed: tuple[tuple[str, PathPattern], ...] | None
+    allowed: tuple[tuple[str, str], ...] | None
 
     @property
     def is_expired(self) -> bool:
@@ -129,7 +133,8 @@ class _Token:
 
     def allows(self, method: str, path: str) -> bool:
         return self.allowed is None or any(
-            method == rule_method and pattern.matches(path) for rule_method, pattern in self.allowed
+            method == rule_method and access_rules.covers(pattern, path)
+            for rule_method, pattern in self.allowed
         )
 
 
@@ -348,12 +353,13 @@ class Keystone:
         token = self._token(document)
         if token is None:
             return "refused"
-        remaining = token.expires_at - datetime.now(UTC)
-        self._known.put(
-            digest,
-            token,
-            seconds=min(self._settings.token_cache_time, remaining.total_seconds()),
-        )
+        if token.allowed is None or len(token.allowed) <= MOST_RULES:
+            remaining = token.expires_at - datetime.now(UTC)
+            self._known.put(
+                digest,
+                token,
+                seconds=min(self._settings.token_cache_time, remaining.total_seconds()),
+            )
         return token
 
     def _token(self, document: _TokenDocument) -> _Token | None:
@@ -370,9 +376,7 @@ class Keystone:
                 )
                 return None
             allowed = tuple(
-                (rule.method, PathPattern(rule.path))
-                for rule in rules
-                if rule.service == service_type
+                (rule.method, rule.path) for rule in rules if rule.service == service_type
             )
         roles = frozenset(role.name for role in document.roles)
         project = document.project
