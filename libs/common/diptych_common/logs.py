@@ -19,6 +19,9 @@ import orjson
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 global_request_id: ContextVar[str | None] = ContextVar("global_request_id", default=None)
 
+# What the people who run the service should know, and no request is to blame for.
+operator: Final = logging.getLogger("diptych.operator")
+
 # What every record has; the rest came in by `extra`.
 _OWN: Final = frozenset(
     {*logging.LogRecord("", 0, "", 0, "", None, None).__dict__, "message", "asctime", "taskName"}

@@ -40,9 +40,9 @@ def sample(rules: Sequence[Rule]) -> str:
     return "\n".join(lines)
 
 
-def document(rules: Sequence[Rule], *, title: str) -> str:
-    """The rules as a Markdown page."""
-    lines = [f"# {title}", "", "| Rule | Default | Asked by | |", "| --- | --- | --- | --- |"]
+def document(rules: Sequence[Rule]) -> str:
+    """The rules as a Markdown table."""
+    lines = ["| Rule | Default | Asked by | |", "| --- | --- | --- | --- |"]
     for rule in rules:
         asked = "<br>".join(f"`{one.method} {one.path}`" for one in rule.operations)
         default = f"`{rule.default}`" if rule.default else "everybody"

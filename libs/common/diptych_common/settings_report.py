@@ -81,17 +81,11 @@ def check(loaded: Loaded[BaseModel]) -> list[str]:
     return [*unknown, *unused, *loaded.remarks]
 
 
-def document(model: type[BaseModel], *, title: str, env_prefix: str) -> str:
-    """The options as a Markdown page."""
-    lines = [
-        f"# {title}",
-        "",
-        "Every option can also be set by an environment variable, which wins over the files:"
-        f" `{env_prefix}__SECTION__OPTION`, e.g. `{env_prefix}__DATABASE__CONNECTION`.",
-        "",
-    ]
+def document(model: type[BaseModel]) -> str:
+    """The options as Markdown: a third-level heading and a table for each section."""
+    lines: list[str] = []
     for section, summary, options in _sections(model):
-        lines += [f"## [{section}]", "", summary, "", "| Option | Default | Takes | |"]
+        lines += [f"### [{section}]", "", summary, "", "| Option | Default | Takes | |"]
         lines.append("| --- | --- | --- | --- |")
         for name, field in options:
             default = _text(field.default)

@@ -1,0 +1,166 @@
+"""What the images service takes from a Glance file."""
+
+from pathlib import Path
+
+import pytest
+from diptych_common.settings import SettingsError
+from diptych_images.settings import ImagesSettings, load, store_sections
+
+# As deployment tools write it, with what they set that has no effect here.
+GLANCE_FILE = """
+[DEFAULT]
+debug = True
+log_file = /var/log/glance/glance-api.log
+worker_self_reference_url = http://node1:9292
+bind_host = 10.0.0.1
+bind_port = 9292
+workers = 5
+enabled_backends = http:http, cheap:file, fast:rbd
+enabled_import_methods = [glance-direct,web-download]
+show_image_direct_url = True
+image_size_cap = 5497558138880
+node_staging_uri = file:///var/lib/glance/staging
+transport_url = rabbit://openstack:pw@10.0.0.9:5672//
+image_cache_driver = centralized_db
+
+[database]
+connection = mysql+pymysql://glance:pw@10.0.0.10:3306/glance
+connection_recycle_time = 10
+max_pool_size = 1
+max_retries = -1
+
+[keystone_authtoken]
+service_type = image
+www_authenticate_uri = http://10.0.0.10:5000
+auth_url = http://10.0.0.10:5000
+auth_type = password
+project_domain_id = default
+user_domain_id = default
+project_name = service
+username = glance
+password = pw
+cafile =
+region_name = RegionOne
+memcached_servers = 10.0.0.1:11211
+memcache_security_strategy = ENCRYPT
+
+[paste_deploy]
+flavor = keystone
+
+[glance_store]
+default_backend = cheap
+
+[cheap]
+filesystem_store_datadir = /var/lib/glance/images/
+
+[fast]
+rbd_store_user = glance
+
+[os_glance_staging_store]
+filesystem_store_datadir = /var/lib/glance/staging
+
+[oslo_middleware]
+enable_proxy_headers_parsing = True
+
+[oslo_messaging_notifications]
+transport_url = rabbit://openstack:pw@10.0.0.9:5672//
+driver = messagingv2
+
+[oslo_policy]
+policy_file = policy.yaml
+
+[image_format]
+disk_formats = ami,ari,aki,vhd,vmdk,raw,qcow2,vdi,iso,ploop,gpt
+vmdk_allowed_types =
+"""
+
+
+@pytest.fixture
+def glance_file(tmp_path: Path) -> Path:
+    file = tmp_path / "glance-api.conf"
+    file.write_text(GLANCE_FILE)
+    return file
+
+
+def test_a_glance_file_is_taken_as_it_is(glance_file: Path) -> None:
+    loaded = load(config_files=[glance_file], environ={})
+    settings = loaded.settings
+    assert settings.default.workers == 5
+    assert settings.default.show_image_direct_url is True
+    assert settings.default.image_size_cap == 5497558138880
+    assert settings.import_methods == ("glance-direct", "web-download")
+    assert settings.keystone_authtoken.password is not None
+    assert settings.keystone_authtoken.password.get_secret_value() == "pw"
+    assert settings.keystone_authtoken.cafile is None
+    assert settings.paste_deploy.identity == "keystone"
+    assert settings.image_format.disk_formats[-1] == "gpt"
+    assert settings.image_format.vmdk_allowed_types == ()
+    assert settings.oslo_middleware.enable_proxy_headers_parsing is True
+
+
+def test_nothing_in_a_glance_file_is_unknown_and_what_has_no_effect_is_told(
+    glance_file: Path,
+) -> None:
+    loaded = load(config_files=[glance_file], environ={})
+    assert loaded.unknown == ()
+    assert {(one.section, one.option) for one in loaded.unused} == {
+        ("DEFAULT", "worker_self_reference_url"),
+        ("DEFAULT", "node_staging_uri"),
+        ("DEFAULT", "transport_url"),
+        ("DEFAULT", "image_cache_driver"),
+        ("database", "max_retries"),
+        ("keystone_authtoken", "memcached_servers"),
+        ("keystone_authtoken", "memcache_security_strategy"),
+        ("oslo_messaging_notifications", "transport_url"),
+        ("oslo_messaging_notifications", "driver"),
+    }
+
+
+def test_sections_of_stores_are_handed_on(glance_file: Path) -> None:
+    loaded = load(
+        config_files=[glance_file],
+        environ={"DIPTYCH_IMAGES__FAST__RBD_STORE_POOL": "images"},
+    )
+    assert loaded.sections["fast"] == {"rbd_store_user": "glance", "rbd_store_pool": "images"}
+    assert loaded.sections["glance_store"] == {"default_backend": "cheap"}
+    assert "fast" in store_sections(loaded.sections)
+
+
+def test_a_store_that_is_not_enabled_is_unknown(tmp_path: Path) -> None:
+    file = tmp_path / "images.conf"
+    file.write_text("[DEFAULT]\nenabled_backends = a:file\n[b]\nfilesystem_store_datadir = /b\n")
+    (unknown,) = load(config_files=[file], environ={}).unknown
+    assert (unknown.section, unknown.option) == ("b", "filesystem_store_datadir")
+
+
+def test_defaults_are_those_of_glance() -> None:
+    # Source: images API inventory, "Config options we must recognise".
+    settings = ImagesSettings()
+    default = settings.default
+    assert default.hashing_algorithm == "sha512"
+    assert default.image_size_cap == 1099511627776
+    assert default.image_member_quota == default.image_property_quota == 128
+    assert default.image_tag_quota == 128
+    assert default.image_location_quota == 10
+    assert (default.limit_param_default, default.api_limit_max) == (25, 1000)
+    assert not default.show_image_direct_url
+    assert not default.show_multiple_locations
+    assert not default.allow_anonymous_access
+    assert default.max_request_id_length == 64
+    assert settings.import_methods == ("glance-direct", "web-download", "copy-image")
+    assert settings.image_format.require_image_format_match
+    assert settings.image_format.gpt_safety_checks_nonfatal == ()
+    assert settings.image_format.vmdk_allowed_types == ("streamOptimized", "monolithicSparse")
+    assert settings.oslo_policy.enforce_scope
+    assert settings.oslo_policy.enforce_new_defaults
+    assert settings.keystone_authtoken.service_token_roles_required
+
+
+def test_a_bad_value_stops_the_service_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "images.conf"
+    file.write_text("[DEFAULT]\nhashing_algorithm = md5\n")
+    with pytest.raises(SettingsError) as error:
+        load(config_files=[file], environ={})
+    assert str(error.value) == (
+        f"{file}:2: [DEFAULT] hashing_algorithm = md5: expected one of sha512, sha384, sha256, sha1"
+    )
