@@ -4,12 +4,14 @@ Statements live in the `db` modules of each service. Here is what all of them ne
 what a broken one means, and how a refusal of the server becomes an answer to a client.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
+import asyncpg
 import orjson
 from sqlalchemy import event, text
 from sqlalchemy.engine import CursorResult, ExceptionContext
@@ -87,6 +89,7 @@ class Database:
                 **cached,
             },
         )
+        self._application_name = application_name
         self._transactional = self._engine.execution_options(isolation_level="READ COMMITTED")
         event.listen(self._engine.sync_engine, "handle_error", _answer, retval=True)
         event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
@@ -141,10 +144,40 @@ class Database:
         finally:
             await connection.close()
 
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call `heard` at each NOTIFY on `channel`, until cancelled or the connection ends.
+
+        Also calls it once at the start: what was notified before is not told again. On a
+        connection of its own. Raises ServiceUnavailable when there is none (any more).
+        """
+        ended = asyncio.Event()
+        try:
+            connection = await connect(self.dsn, application_name=self._application_name)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise _out_of_reach(error) from error
+        try:
+            connection.add_termination_listener(_ignoring_arguments(ended.set))
+            await connection.add_listener(channel, _ignoring_arguments(heard))
+            heard()
+            await ended.wait()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise _out_of_reach(error) from error
+        finally:
+            connection.terminate()
+        raise ConnectionLost("The connection that listens was lost.")
+
     async def ping(self) -> None:
         """One round trip to the server; raises ServiceUnavailable."""
         async with self.read() as connection:
             await connection.execute(text("SELECT 1"))
+
+
+async def connect(dsn: str, *, application_name: str) -> Any:
+    """A connection of asyncpg's own, outside every pool; the caller closes it."""
+    untyped: Any = asyncpg
+    return await untyped.connect(
+        dsn, timeout=10, server_settings={"application_name": application_name}
+    )
 
 
 def dsn(address: str) -> str:
@@ -258,6 +291,13 @@ def _answer(context: ExceptionContext) -> ApiError | None:
     if sqlstate in ("22021", "22P05"):
         return BadRequest("A text must not hold the character U+0000.")
     return None
+
+
+def _ignoring_arguments(call: Callable[[], None]) -> Callable[..., None]:
+    def called(*_: object) -> None:
+        call()
+
+    return called
 
 
 def _to_json(value: object) -> str:

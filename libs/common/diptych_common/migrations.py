@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from diptych_common.database import dsn
+from diptych_common.database import connect, dsn
 
 Phase = Literal["all", "expand", "contract"]
 
@@ -142,7 +142,7 @@ async def _alone(url: str) -> AsyncGenerator[None]:
     waiting for it inside a statement keeps one, and by a statement of the simple protocol, since
     the portal of a prepared one keeps another until the transaction ends.
     """
-    guard = await asyncpg.connect(dsn(url), server_settings={"application_name": APPLICATION})
+    guard = await connect(dsn(url), application_name=APPLICATION)
     try:
         while True:
             transaction = guard.transaction()
