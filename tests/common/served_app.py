@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -36,7 +36,7 @@ class BackendDown(Exception):
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[None]:
+async def opened() -> AsyncGenerator[None]:
     last.clear()
     last["closed"] = False
     try:
@@ -123,11 +123,11 @@ def render_error(scope: Scope, error: ApiError) -> Response:
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
+async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, object]]:
     try:
         yield {"opened": True}
     finally:
-        print("lifespan closed", flush=True)
+        logging.getLogger("served").info("lifespan closed")
 
 
 def make() -> Application:

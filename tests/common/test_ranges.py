@@ -9,8 +9,8 @@ SIZE = 1000
 ETAG = '"abc"'
 
 
-def part(value: str, size: int = SIZE, **others: str) -> Part | None:
-    return requested_part(Headers({"range": value, **others}), size=size, etag=ETAG)
+def part(value: str, *, size: int = SIZE, others: dict[str, str] | None = None) -> Part | None:
+    return requested_part(Headers({"range": value, **(others or {})}), size=size, etag=ETAG)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_range_is_cut_to_what_there_is(value: str, start: int, length: int) ->
         "bytes=2-1",
         "bytes=1-2-3",
         "bytes=+1-2",
-        "bytes=١-٢",
+        "bytes=\u0661-\u0662",
         "bytes=1_0-20",
         "bytes=-0",
         "bytes=1000-",
@@ -105,7 +105,7 @@ def test_a_request_content_range_without_such_bytes_is_416(value: str) -> None:
 
 
 def test_range_wins_over_content_range() -> None:
-    assert part("bytes=1-1", **{"content-range": "bytes 5-9/*"}) == Part(1, 1)
+    assert part("bytes=1-1", others={"content-range": "bytes 5-9/*"}) == Part(1, 1)
 
 
 @pytest.mark.parametrize(
@@ -118,10 +118,10 @@ def test_range_wins_over_content_range() -> None:
     ],
 )
 def test_a_range_counts_only_if_the_blob_is_the_same(if_range: str, counts: bool) -> None:
-    assert (part("bytes=1-1", **{"if-range": if_range}) is not None) is counts
+    assert (part("bytes=1-1", others={"if-range": if_range}) is not None) is counts
     # Not even an impossible range matters then.
     if not counts:
-        assert part("bytes=5000-", **{"if-range": if_range}) is None
+        assert part("bytes=5000-", others={"if-range": if_range}) is None
 
 
 @pytest.mark.parametrize(

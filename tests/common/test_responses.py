@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
-from diptych_common.responses import Block, BlobResponse, BrokenOff, json_response
+from diptych_common.responses import BlobResponse, Block, BrokenOff, json_response
 from starlette.types import Message, Scope
 
 
@@ -163,6 +163,24 @@ async def test_a_client_that_goes_away_ends_a_reading_that_waits() -> None:
     assert was_cancelled
     assert source.closed == 1
     assert not connection.is_whole
+
+
+async def test_a_store_and_a_server_that_never_wait_starve_nobody() -> None:
+    connection, source = Connection(), Source([])
+
+    async def blocks() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+
+    async def dropping(_: Message) -> None:
+        pass
+
+    response = BlobResponse(blocks(), length=1 << 60, close=source.close)
+    answering = asyncio.create_task(response(scope(), connection.receive, dropping))
+    await asyncio.sleep(0.01)
+    connection.gone.set()
+    await answering
+    assert source.closed == 1
 
 
 async def test_a_cancelled_request_frees_the_reading() -> None:
