@@ -137,6 +137,9 @@ class Inspection:
         return matches
 
     def _require_safety(self, inspector: FileInspector) -> None:
+        # Where an inspector gave up, its checks have not seen what it could not read.
+        if inspector in self._stopped:
+            raise UnsupportedMediaType(f"The data is damaged {inspector}.")
         try:
             inspector.safety_check()
         except SafetyCheckFailed as error:

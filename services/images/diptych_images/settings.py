@@ -120,9 +120,17 @@ class ImagesSettings(BaseModel):
 
     @property
     def import_methods(self) -> tuple[str, ...]:
-        """The enabled import methods."""
-        return self.default.enabled_import_methods
+        """The import methods that are enabled and that this release has.
 
+        Clients that are told of a method use it, so none is told that is not there.
+        """
+        joined = ",".join(self.default.enabled_import_methods).strip("[]")
+        named = (name.strip() for name in joined.split(","))
+        return tuple(name for name in named if name in _IMPORT_METHODS)
+
+
+# Interoperable import is still to come.
+_IMPORT_METHODS: Final = frozenset[str]()
 
 _STAGING = "staging is a named store that every process reaches"
 _NOT_YET = "not supported yet"

@@ -1,0 +1,265 @@
+"""The commands that both services have: `api`, `db …`, `config …`, `policy …`.
+
+Each service's `cli.py` makes them with its own settings, application, migrations and rules, and
+adds what only it has. Exit codes: 0 all is well, 1 it is not, 2 the call or the settings are
+wrong; `db check` has its own.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import orjson
+import typer
+from pydantic import BaseModel
+from starlette.types import ASGIApp
+
+from diptych_common import logs, migrations, policy_report, server, settings_report
+from diptych_common.errors import ApiError
+from diptych_common.ground import ServiceSettings
+from diptych_common.identity import Identity
+from diptych_common.migrations import MigrationRefused
+from diptych_common.policy import Policy, PolicyError, Rule
+from diptych_common.server import ServerError
+from diptych_common.settings import Loaded, SettingsError
+
+ConfigFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--config-file", help="INI file; may be repeated, the last one wins."),
+]
+ConfigDirs = Annotated[
+    list[Path] | None,
+    typer.Option("--config-dir", help="Folder of *.conf files, read after the files."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Service:
+    """What the commands need to know of a service.
+
+    `load` reads the settings (keywords `config_files`, `config_dirs`); `create_app` makes the
+    application of one process and is pickled, so both are functions of a module. `migrations` is
+    the package of the revisions, None for a service without tables. `refusals` are the exceptions
+    by which `create_app` and `load_policy` say that the settings cannot be used.
+    """
+
+    name: str
+    model: type[BaseModel]
+    load: Callable[..., Loaded[Any]]
+    create_app: Callable[[Loaded[Any]], ASGIApp]
+    load_policy: Callable[[Loaded[Any]], Policy]
+    rules: Sequence[Rule]
+    migrations: str | None
+    refusals: tuple[type[Exception], ...] = ()
+
+    def settings(self, files: list[Path] | None, folders: list[Path] | None) -> Loaded[Any]:
+        """Read the settings, or end with a message and exit code 2."""
+        with self.explained():
+            return self.load(config_files=files or (), config_dirs=folders or ())
+
+    @contextmanager
+    def explained(self) -> Generator[None]:
+        """Turn what an operator can mend into a message and exit code 2."""
+        try:
+            yield
+        except (
+            SettingsError, PolicyError, MigrationRefused, ServerError, ApiError, OSError,
+            *self.refusals,
+        ) as error:  # fmt: skip
+            typer.echo(f"{self.name}: {error}", err=True)
+            raise typer.Exit(2) from error
+
+    def configure_logs(self, loaded: Loaded[Any]) -> None:
+        """Send log lines where the settings say."""
+        default = cast(ServiceSettings, loaded.settings).default
+        logs.configure(
+            service=self.name,
+            use_json=default.use_json,
+            debug=default.debug,
+            log_file=default.log_file,
+            log_dir=default.log_dir,
+        )
+
+
+def commands(service: Service) -> typer.Typer:
+    """The command line of a service; more commands can be added to it."""
+    app = typer.Typer(name=service.name, no_args_is_help=True, add_completion=False)
+
+    @app.command()
+    def api(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+        """Serve the API until SIGTERM or Ctrl-C."""
+        loaded = service.settings(config_file, config_dir)
+        settings = cast(ServiceSettings, loaded.settings)
+        default, metrics = settings.default, settings.metrics
+        with service.explained():
+            # Made once here, so that what is wrong is told once, in words, before any worker.
+            service.create_app(loaded)
+            service.configure_logs(loaded)
+            for line in remarks(loaded):
+                logs.operator.warning("%s", line)
+            server.serve(
+                partial(service.create_app, loaded),
+                host=default.bind_host,
+                port=default.bind_port,
+                processes=default.workers,
+                metrics=(metrics.bind_host, metrics.bind_port) if metrics.enabled else None,
+                graceful_timeout=int(default.graceful_timeout),
+                setup=partial(service.configure_logs, loaded),
+            )
+
+    if service.migrations is not None:
+        app.add_typer(_db(service, service.migrations), name="db", help="The database's schema.")
+    app.add_typer(_config(service), name="config", help="What the service is told.")
+    if service.rules:
+        app.add_typer(_policy(service), name="policy", help="Who may do what.")
+    return app
+
+
+def remarks(loaded: Loaded[Any]) -> list[str]:
+    """A line for each assignment in the files that has no effect, and what else is worth saying."""
+    return [
+        *(f"{one.file}: [{one.section}] {one.option} is not known" for one in loaded.unknown),
+        *(
+            f"{one.file}: [{one.section}] {one.option} is not used: {one.reason}"
+            for one in loaded.unused
+        ),
+        *loaded.remarks,
+    ]
+
+
+def _db(service: Service, package: str) -> typer.Typer:
+    app = typer.Typer(no_args_is_help=True)
+
+    def url(files: list[Path] | None, folders: list[Path] | None) -> str:
+        settings = cast(ServiceSettings, service.settings(files, folders).settings)
+        return settings.database.connection
+
+    @app.command()
+    def upgrade(
+        phase: Annotated[str, typer.Option(help="all, expand or contract.")] = "all",
+        config_file: ConfigFiles = None,
+        config_dir: ConfigDirs = None,
+    ) -> None:
+        """Bring the schema to this release; safe to run at the same time elsewhere."""
+        if phase not in ("all", "expand", "contract"):
+            raise typer.BadParameter("all, expand or contract")
+        with service.explained():
+            address = url(config_file, config_dir)
+            applied = asyncio.run(migrations.upgrade(address, package, phase))
+        for revision in applied:
+            typer.echo(f"applied {revision}")
+        typer.echo("The schema is up to date." if phase == "all" else f"{phase}: done.")
+
+    @app.command()
+    def current(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+        """Print the revisions that the schema is at."""
+        with service.explained():
+            found = asyncio.run(migrations.current(url(config_file, config_dir), package))
+        for revision in found:
+            typer.echo(revision)
+
+    @app.command()
+    def check(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+        """Exit with 0 if nothing is to be done, 3 if expand is, 5 if contract is."""
+        with service.explained():
+            needed = asyncio.run(migrations.check(url(config_file, config_dir), package))
+        words = {
+            migrations.UP_TO_DATE: "The schema is up to date.",
+            migrations.EXPAND_NEEDED: "Run: db upgrade --phase expand",
+            migrations.CONTRACT_NEEDED: "Run: db upgrade --phase contract",
+        }
+        typer.echo(words[needed])
+        raise typer.Exit(needed)
+
+    return app
+
+
+def _config(service: Service) -> typer.Typer:
+    app = typer.Typer(no_args_is_help=True)
+
+    @app.command()
+    def sample() -> None:
+        """Print a configuration file with every option, its meaning and its default."""
+        typer.echo(settings_report.sample(service.model), nl=False)
+
+    @app.command()
+    def check(
+        config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json: AsJson = False
+    ) -> None:
+        """List what the files set without effect; exit code 1 if any of it is unknown."""
+        loaded = service.settings(config_file, config_dir)
+        with service.explained():
+            service.create_app(loaded)
+        if as_json:
+            found = {
+                "unknown": [dataclasses.asdict(one) for one in loaded.unknown],
+                "unused": [dataclasses.asdict(one) for one in loaded.unused],
+                "remarks": list(loaded.remarks),
+            }
+            typer.echo(orjson.dumps(found))
+        else:
+            for line in remarks(loaded):
+                typer.echo(line)
+        raise typer.Exit(1 if loaded.unknown else 0)
+
+    @app.command()
+    def show(
+        config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json: AsJson = False
+    ) -> None:
+        """Print the effective values; secrets are hidden."""
+        loaded = service.settings(config_file, config_dir)
+        if as_json:
+            typer.echo(orjson.dumps(settings_report.effective(loaded)))
+        else:
+            typer.echo(settings_report.show(loaded), nl=False)
+
+    return app
+
+
+def _policy(service: Service) -> typer.Typer:
+    app = typer.Typer(no_args_is_help=True)
+
+    @app.command()
+    def sample() -> None:
+        """Print a policy file with every rule, its default and the requests that ask it."""
+        typer.echo(policy_report.sample(service.rules), nl=False)
+
+    @app.command()
+    def check(
+        rule: Annotated[str | None, typer.Argument(help="Explain what this rule decides.")] = None,
+        roles: Annotated[str, typer.Option(help="The caller's roles, by commas.")] = "",
+        project: Annotated[str | None, typer.Option(help="The caller's project.")] = None,
+        user: Annotated[str | None, typer.Option(help="The caller.")] = None,
+        target: Annotated[
+            list[str] | None, typer.Option(help="An attribute of the target: name=value.")
+        ] = None,
+        config_file: ConfigFiles = None,
+        config_dir: ConfigDirs = None,
+    ) -> None:
+        """Check the policy files, or explain what a rule decides; exit code 1 if it denies."""
+        loaded = service.settings(config_file, config_dir)
+        with service.explained():
+            policy = service.load_policy(loaded)
+        if rule is None:
+            for line in policy_report.check(policy):
+                typer.echo(line)
+            return
+        if rule not in policy.compiled.checks:
+            raise typer.BadParameter(f"there is no rule {rule}")
+        who = Identity(
+            user_id=user,
+            project_id=project,
+            roles=frozenset(role.strip().lower() for role in roles.split(",") if role.strip()),
+        )
+        about = {name: value for name, _, value in (item.partition("=") for item in target or ())}
+        explained = policy_report.explain(policy, rule, who, about)
+        for line in explained.lines():
+            typer.echo(line)
+        raise typer.Exit(0 if explained.holds else 1)
+
+    return app

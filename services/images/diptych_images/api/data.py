@@ -1,0 +1,224 @@
+"""PUT and GET /v2/images/{id}/file: the bytes of an image."""
+
+import logging
+from contextlib import AsyncExitStack
+from urllib.parse import unquote
+from uuid import uuid4
+
+from diptych_common.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    Gone,
+    TooLarge,
+    UnsupportedMediaType,
+)
+from diptych_common.ranges import has_current, requested_part
+from diptych_common.responses import BlobResponse
+from diptych_store.digests import Digests
+from diptych_store.errors import BadLocation, ReadDenied, StoreError, Unreachable
+from diptych_store.errors import NotFound as NoObject
+from diptych_store.ingest import ingest
+from diptych_store.protocol import Attempt, ByteRange, Reading, Store
+from fastapi import APIRouter, Request, Response
+
+from diptych_images.api.resources import (
+    NO_BODY,
+    Res,
+    Resources,
+    Who,
+    emit,
+    is_admin,
+    refuse_anonymous,
+    require,
+    visible_image,
+)
+from diptych_images.attempts import Held
+from diptych_images.db import images
+from diptych_images.db.images import ImageRow
+from diptych_images.formats import Inspection
+
+router = APIRouter(prefix="/v2/images/{image_id}/file")
+log = logging.getLogger(__name__)
+
+
+@router.put("", status_code=204)
+async def upload(image_id: str, request: Request, res: Res, who: Who) -> Response:
+    """Give a queued image its bytes; on any failure it is queued again and nothing is left."""
+    refuse_anonymous(who)
+    _require_octet_stream(request)
+    size = _announced_size(request)
+    store = _chosen_store(request, res)
+    settings = res.settings.default
+    async with res.db.read() as connection:
+        row = await visible_image(connection, image_id, res, who)
+    require(res, "upload_image", who, row)
+    if row["status"] != "queued":
+        raise Conflict(f"Image {image_id} is {row['status']}; only queued images take data.")
+    disk_format, container_format = row["disk_format"], row["container_format"]
+    if disk_format is None or container_format is None:
+        raise BadRequest("disk_format and container_format must be set before data is uploaded.")
+    if size is not None and size > settings.image_size_cap:
+        raise TooLarge(f"An image can have {settings.image_size_cap} bytes.")
+
+    attempt = Attempt(key=row["id"], token=str(uuid4()))
+    lease_s = res.settings.jobs.lease
+    async with res.db.write() as connection:
+        saving = await images.start_upload(
+            connection, row["id"], store=store.name, attempt=attempt.token, lease_s=lease_s
+        )
+        if saving is None:
+            raise Gone(f"Image {image_id} was deleted or is being uploaded by another request.")
+        await emit(connection, "image.update", saving)
+
+    async with Held(res.db, store, attempt, lease_s=lease_s) as held:
+        inspection = Inspection(disk_format, container_format, res.settings.image_format)
+        with res.metrics.transferring("in"):
+            stored = await held.while_held(
+                ingest(
+                    request.stream(),
+                    store,
+                    attempt,
+                    size=size,
+                    limit=settings.image_size_cap,
+                    digests=Digests(("md5", settings.hashing_algorithm)),
+                    observers=[inspection],
+                    pool=res.blocks,
+                )
+            )
+        res.metrics.store_bytes.labels(store.name, "in").inc(stored.size)
+        virtual_size = inspection.verdict()
+        location = await held.publish()
+        async with res.db.write() as connection:
+            active = await images.finish_upload(
+                connection,
+                row["id"],
+                attempt=attempt.token,
+                url=location,
+                metadata={"store": store.name} if res.stores.is_multiple else {},
+                size=stored.size,
+                virtual_size=virtual_size,
+                checksum=stored.digests["md5"],
+                os_hash_algo=settings.hashing_algorithm,
+                os_hash_value=stored.digests[settings.hashing_algorithm],
+            )
+            if active is None:
+                raise Gone(f"Image {image_id} was deleted while its data was uploaded.")
+            await emit(connection, "image.upload", active)
+            await emit(connection, "image.activate", active)
+    return Response(status_code=204)
+
+
+@router.get("", dependencies=[NO_BODY])
+@router.head("", dependencies=[NO_BODY])
+async def download(image_id: str, request: Request, res: Res, who: Who) -> Response:
+    """The bytes of an image, or a part of them; 204 while it has none."""
+    async with res.db.read() as connection:
+        row = await visible_image(connection, image_id, res, who)
+    require(res, "download_image", who, row)
+    if row["status"] == "deactivated" and not is_admin(res, who):
+        raise Forbidden(f"Image {image_id} is deactivated.")
+    size = row["size"]
+    if size is None or not row["locations"]:
+        return Response(status_code=204)
+
+    headers = {"Accept-Ranges": "bytes"}
+    etag = None
+    if row["os_hash_value"] is not None:
+        etag = headers["ETag"] = f'"{row["os_hash_value"]}"'
+        if has_current(request.headers, etag):
+            return Response(status_code=304, headers=headers)
+    if row["checksum"] is not None:
+        # Hexadecimal and of the whole image whatever the range, as glanceclient compares it.
+        headers["Content-MD5"] = row["checksum"]
+    part = requested_part(request.headers, size=size, etag=etag)
+    if part is not None:
+        headers["Content-Range"] = part.content_range(size)
+
+    async with AsyncExitStack() as stack:
+        asked = ByteRange() if part is None else ByteRange(part.start, part.length)
+        opened = await _first_that_opens(stack, res, row, asked)
+        if opened is None:
+            return Response(status_code=204)
+        store, reading = opened
+        stack.enter_context(res.metrics.transferring("out"))
+        # From here on the response closes what was opened.
+        return BlobResponse(
+            reading.blocks,
+            length=reading.length,
+            close=stack.pop_all().aclose,
+            status=200 if part is None else 206,
+            headers=headers,
+            on_sent=res.metrics.store_bytes.labels(store.name, "out").inc,
+        )
+
+
+async def _first_that_opens(
+    stack: AsyncExitStack, res: Resources, row: ImageRow, asked: ByteRange
+) -> tuple[Store, Reading] | None:
+    """The best location that opens; None if the bytes are nowhere.
+
+    Raises the last error of a store that could not answer, for then the bytes may be there.
+    """
+    failure: StoreError | None = None
+    for location in res.stores.in_read_order(row["locations"]):
+        try:
+            # By the URL where the store was renamed or is not configured any more.
+            store = res.stores.by_location(location["url"], {"store": location["store"]})
+            reading = await stack.enter_async_context(store.open(location["url"], asked))
+        except NoObject as error:
+            log.error("Image %s is not in store %s: %s", row["id"], location["store"], error)
+        except (Unreachable, ReadDenied, BadLocation) as error:
+            failure = error
+            log.warning("Image %s did not open in %s: %s", row["id"], location["store"], error)
+        else:
+            if reading.size == row["size"]:
+                return store, reading
+            # Never bytes of another length than the image's: the client would take them for it.
+            log.error("Image %s has a wrong size in store %s", row["id"], store.name)
+            failure = Unreachable(f"Image {row['id']} is damaged in store {store.name}.")
+    if failure is not None:
+        raise failure
+    return None
+
+
+def _require_octet_stream(request: Request) -> None:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/octet-stream":
+        raise UnsupportedMediaType(
+            f"Data is sent as application/octet-stream, not as {content_type or 'nothing'}."
+        )
+
+
+def _announced_size(request: Request) -> int | None:
+    """The number of bytes that the client announces, None if it does not.
+
+    `Content-Length: 0` announces nothing: Glance's clients send it for an empty image and for
+    one of unknown size alike.
+    """
+    length = int(request.headers.get("content-length", "0")) or None
+    announced = request.headers.get("x-openstack-image-size")
+    if announced is None:
+        return length
+    if not (announced.isascii() and announced.isdecimal()):
+        raise BadRequest("x-openstack-image-size must be a number of bytes.")
+    if length is not None and int(announced) != length:
+        raise BadRequest(
+            f"x-openstack-image-size announces {announced} bytes, Content-Length {length}."
+        )
+    return int(announced)
+
+
+def _chosen_store(request: Request, res: Resources) -> Store:
+    # glanceclient quotes the values of its headers.
+    name = unquote(request.headers.get("x-image-meta-store", ""))
+    if not name or not res.stores.is_multiple:
+        store = res.stores.default
+    elif name in res.stores.names:
+        store = res.stores[name]
+    else:
+        raise BadRequest(f"There is no store {name}.", representation="plain")
+    if res.stores.info[store.name].read_only:
+        # Glance answers 410 here.
+        raise Gone(f"Store {store.name} is read-only.", representation="plain")
+    return store

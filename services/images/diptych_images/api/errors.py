@@ -1,0 +1,79 @@
+"""Errors as Glance's clients expect to find them, and the table from store errors to answers.
+
+glanceclient strips the tags of HTML, openstacksdk reads a flat JSON object, and both break on
+FastAPI's `{"detail": …}`; the three forms and the choice between them are WebOb's.
+Source: WebOb 1.8 `WSGIHTTPException`; glanceclient `exc.from_response`; openstacksdk
+`exceptions.raise_from_response`.
+"""
+
+from html import escape
+
+from diptych_common.errors import (
+    ApiError,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    Gone,
+    InternalError,
+    NotFound,
+    RangeNotSatisfiable,
+    ServiceUnavailable,
+    TooLarge,
+    negotiate,
+)
+from diptych_common.responses import json_response
+from diptych_store import errors as store_errors
+from starlette.datastructures import Headers
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.types import Scope
+
+# StoreError → the answer. NotFound is what is left when no location opens; a route answers a
+# missing object by itself (204 on download).
+STORE_ANSWERS: dict[type[Exception], type[ApiError]] = {
+    store_errors.NotFound: NotFound,
+    store_errors.AlreadyThere: Conflict,
+    store_errors.AttemptLost: Gone,
+    store_errors.Full: TooLarge,
+    store_errors.WriteDenied: ServiceUnavailable,
+    store_errors.ReadDenied: Forbidden,
+    store_errors.RangeOutside: RangeNotSatisfiable,
+    store_errors.BadLocation: ServiceUnavailable,
+    store_errors.InUse: Conflict,
+    store_errors.Unreachable: ServiceUnavailable,
+    store_errors.SizeLimitExceeded: TooLarge,
+    store_errors.SizeMismatch: BadRequest,
+}
+
+
+def from_store(error: Exception) -> ApiError:
+    """The answer to an error of the store library; InternalError for one that has no row."""
+    answer = STORE_ANSWERS.get(type(error))
+    return InternalError("The store failed.") if answer is None else answer(str(error))
+
+
+def render(scope: Scope, error: ApiError) -> Response:
+    """The body of an error in the form that the request's `Accept` asks for."""
+    representation = error.representation or negotiate(Headers(scope=scope).get("accept"))
+    status_line = f"{error.status} {error.title}"
+    headers = dict(error.headers)
+    if scope["method"] == "HEAD":
+        return Response(status_code=error.status, headers=headers)
+    match representation:
+        case "json":
+            document = {
+                # The breaks are WebOb's, and part of what clients were written against.
+                "message": f"{error.message}<br /><br />\n\n\n",
+                "code": status_line,
+                "title": error.title,
+            }
+            return json_response(document, status=error.status, headers=headers)
+        case "html":
+            page = (
+                f"<html>\n <head>\n  <title>{status_line}</title>\n </head>\n"
+                f" <body>\n  <h1>{status_line}</h1>\n"
+                f"  {escape(error.message, quote=False)}<br /><br />\n\n\n\n </body>\n</html>"
+            )
+            return HTMLResponse(page, status_code=error.status, headers=headers)
+        case "plain":
+            text = f"{status_line}\n\n{error.message}\n"
+            return PlainTextResponse(text, status_code=error.status, headers=headers)

@@ -1,0 +1,126 @@
+"""/v2/images: list, create, show, delete."""
+
+from uuid import uuid4
+
+from diptych_common import jobs
+from diptych_common.errors import Conflict, Forbidden
+from diptych_common.responses import json_response
+from fastapi import APIRouter, Request, Response
+
+from diptych_images.api.resources import (
+    NO_BODY,
+    Res,
+    Who,
+    document,
+    emit,
+    is_admin,
+    json_body,
+    locked_image,
+    not_found,
+    refuse_anonymous,
+    require,
+    target,
+    visible_image,
+)
+from diptych_images.db import image_list, images
+from diptych_images.db.tables import jobs as jobs_table
+from diptych_images.wire import image as wire
+from diptych_images.wire import listing
+
+router = APIRouter(prefix="/v2/images")
+
+
+@router.get("", dependencies=[NO_BODY])
+async def list_(request: Request, res: Res, who: Who) -> Response:
+    """A page of the images that the caller sees."""
+    res.policy.require("get_images", who, {"project_id": who.project_id})
+    items = listing.items(request.scope["query_string"])
+    query = listing.parse(
+        items,
+        default_limit=res.settings.default.limit_param_default,
+        max_limit=res.settings.default.api_limit_max,
+    )
+    async with res.db.read() as connection:
+        page = await image_list.page(
+            connection, query, project_id=who.project_id, is_admin=is_admin(res, who)
+        )
+    if not page.rows and not page.marker_found:
+        raise listing.unknown_marker(query.marker)
+    shown = [
+        document(row, res, who)
+        for row in page.rows
+        if res.policy.allows("get_image", who, target(row, who))
+    ]
+    page_is_full = len(page.rows) == query.limit
+    return json_response(listing.document(shown, items, page_is_full=page_is_full))
+
+
+@router.post("", status_code=201, openapi_extra=wire.CREATE_OPENAPI)
+async def create(request: Request, res: Res, who: Who) -> Response:
+    """A new image without data, `queued`."""
+    refuse_anonymous(who)
+    new = wire.parse_create(
+        await json_body(request),
+        res.schema,
+        project_id=who.project_id,
+        is_admin=is_admin(res, who),
+    )
+    about = {
+        **new.properties,
+        "owner": new.owner,
+        "project_id": new.owner,
+        # Glance asks about a private image where the client names no visibility, though the image
+        # will be `shared`.
+        "visibility": new.visibility or "private",
+    }
+    res.policy.require("add_image", who, about)
+    if new.visibility == "public":
+        res.policy.require("publicize_image", who, about)
+    if new.visibility == "community":
+        res.policy.require("communitize_image", who, about)
+    wire.check_quotas(
+        new.properties,
+        new.tags,
+        property_quota=res.settings.default.image_property_quota,
+        tag_quota=res.settings.default.image_tag_quota,
+    )
+    image_id = new.id or str(uuid4())
+    async with res.db.write() as connection:
+        row = await images.insert(connection, new.values(image_id))
+        if row is None:
+            raise Conflict(f"The id {image_id} is or was that of another image.")
+        await emit(connection, "image.create", row)
+
+    headers = {"Location": str(request.url_for("show", image_id=image_id))}
+    if methods := res.settings.import_methods:
+        headers["OpenStack-image-import-methods"] = ",".join(methods)
+    if res.stores.is_multiple:
+        headers["OpenStack-image-store-ids"] = ",".join(res.stores.names)
+    return json_response(document(row, res, who), status=201, headers=headers)
+
+
+@router.get("/{image_id}", dependencies=[NO_BODY])
+async def show(image_id: str, res: Res, who: Who) -> Response:
+    """One image."""
+    async with res.db.read() as connection:
+        row = await visible_image(connection, image_id, res, who)
+    require(res, "get_image", who, row)
+    return json_response(document(row, res, who))
+
+
+@router.delete("/{image_id}", status_code=204, dependencies=[NO_BODY])
+async def delete(image_id: str, res: Res, who: Who) -> Response:
+    """Delete an image at once; its bytes go after the commit, by a job."""
+    refuse_anonymous(who)
+    async with res.db.write() as connection:
+        row = await locked_image(connection, image_id, res, who)
+        require(res, "delete_image", who, row)
+        if row["protected"]:
+            raise Forbidden(f"Image {image_id} is protected.")
+        deleted = await images.mark_deleted(connection, row["id"])
+        if deleted is None:
+            raise not_found(image_id)
+        await emit(connection, "image.delete", deleted)
+        if deleted["locations"]:
+            await jobs.enqueue(connection, jobs_table, "remove_bytes", {"image_id": row["id"]})
+    return Response(status_code=204)

@@ -1,0 +1,129 @@
+"""/v2/images/{id}/members: who a shared image is offered to, and what they say."""
+
+from diptych_common.errors import Conflict, Forbidden, NotFound, TooLarge
+from diptych_common.identity import Identity
+from diptych_common.responses import json_response
+from fastapi import APIRouter, Request, Response
+
+from diptych_images.api.resources import (
+    NO_BODY,
+    Res,
+    Resources,
+    Who,
+    emit_member,
+    is_admin,
+    json_body,
+    locked_image,
+    refuse_anonymous,
+    require,
+    visible_image,
+)
+from diptych_images.db import members
+from diptych_images.db.images import ImageRow
+from diptych_images.wire import member as wire
+
+router = APIRouter(prefix="/v2/images/{image_id}/members")
+
+
+@router.get("", dependencies=[NO_BODY])
+async def list_(image_id: str, res: Res, who: Who) -> Response:
+    """All members for the owner, its own entry for a member."""
+    async with res.db.read() as connection:
+        row = await visible_image(connection, image_id, res, who)
+        require(res, "get_members", who, row)
+        if row["visibility"] != "shared":
+            raise Forbidden("Only shared images have members.")
+        rows = await members.list_(connection, image_id, member=_only(res, who, row))
+    return json_response(wire.collection(rows))
+
+
+@router.post("", openapi_extra=wire.CREATE_OPENAPI)
+async def add(image_id: str, request: Request, res: Res, who: Who) -> Response:
+    """Offer the image to a project; the offer stays pending until that project answers."""
+    refuse_anonymous(who)
+    member = wire.parse_create(await json_body(request))
+    async with res.db.write() as connection:
+        row = await locked_image(connection, image_id, res, who)
+        require(res, "add_member", who, row)
+        if row["visibility"] != "shared":
+            raise Forbidden("Only shared images have members.")
+        quota = res.settings.default.image_member_quota
+        match await members.add(connection, image_id, member, quota=quota):
+            case members.Refused.DUPLICATE:
+                raise Conflict(f"Image {image_id} is already offered to {member}.")
+            case members.Refused.QUOTA:
+                raise TooLarge(f"An image can have {quota} members.")
+            case added:
+                await emit_member(connection, "image.member.create", added)
+    return json_response(wire.document(added))
+
+
+@router.get("/{member}", dependencies=[NO_BODY])
+async def show(image_id: str, member: str, res: Res, who: Who) -> Response:
+    """One entry; 404 where the caller may not see it, the list answers 403 there."""
+    async with res.db.read() as connection:
+        row = await visible_image(connection, image_id, res, who)
+        entry = await members.get(connection, image_id, member)
+    if (
+        entry is None
+        or row["visibility"] != "shared"
+        or _only(res, who, row) not in (None, member)
+        or not res.policy.allows("get_member", who, _target(row, member))
+    ):
+        raise _no_member(image_id, member)
+    return json_response(wire.document(entry))
+
+
+@router.put("/{member}", openapi_extra=wire.UPDATE_OPENAPI)
+async def update(image_id: str, member: str, request: Request, res: Res, who: Who) -> Response:
+    """The member's own answer to the offer; the owner cannot give it (OSSN-0005)."""
+    refuse_anonymous(who)
+    status = wire.parse_update(await json_body(request))
+    async with res.db.write() as connection:
+        row = await locked_image(connection, image_id, res, who)
+        if row["visibility"] != "shared":
+            raise Forbidden("Only shared images have members.")
+        if _only(res, who, row) not in (None, member):
+            raise _no_member(image_id, member)
+        res.policy.require("modify_member", who, _target(row, member))
+        entry = await members.set_status(connection, image_id, member, status)
+        if entry is None:
+            raise _no_member(image_id, member)
+        await emit_member(connection, "image.member.update", entry)
+    return json_response(wire.document(entry))
+
+
+@router.delete("/{member}", status_code=204, dependencies=[NO_BODY])
+async def remove(image_id: str, member: str, res: Res, who: Who) -> Response:
+    """Withdraw the offer; members themselves can only reject it."""
+    async with res.db.write() as connection:
+        row = await locked_image(connection, image_id, res, who)
+        if row["visibility"] != "shared":
+            raise Forbidden("Only shared images have members.")
+        require(res, "delete_member", who, row)
+        entry = await members.remove(connection, image_id, member)
+        if entry is None:
+            raise _no_member(image_id, member)
+        await emit_member(connection, "image.member.delete", entry)
+    return Response(status_code=204)
+
+
+def _only(res: Resources, who: Identity, row: ImageRow) -> str | None:
+    """The one member whose entry the caller may see; None for the owner and administrators."""
+    if is_admin(res, who) or row["owner"] == who.project_id:
+        return None
+    return who.project_id
+
+
+def _target(row: ImageRow, member: str) -> dict[str, object]:
+    return {
+        "project_id": row["owner"],
+        "owner": row["owner"],
+        "visibility": row["visibility"],
+        "image_id": row["id"],
+        "member_id": member,
+    }
+
+
+def _no_member(image_id: str, member: str) -> NotFound:
+    return NotFound(f"Image {image_id} is not offered to {member}.")

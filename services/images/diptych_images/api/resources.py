@@ -1,0 +1,203 @@
+"""All that a route may ask for: the service's open resources, the caller, and the request's body.
+
+Also the few steps that every route shares: finding an image that the caller may see, and checking
+a rule on it.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+import orjson
+from diptych_common import events
+from diptych_common.database import Connection, Database
+from diptych_common.errors import BadRequest, Forbidden, NotFound, TooLarge
+from diptych_common.identity import Identity
+from diptych_common.logs import request_id
+from diptych_common.metrics import Metrics
+from diptych_common.policy import Policy
+from diptych_store.ingest import BlockPool
+from diptych_store.registry import Stores
+from fastapi import Depends, Request
+
+from diptych_images.db import images
+from diptych_images.db.images import ImageRow
+from diptych_images.db.members import MemberRow
+from diptych_images.db.tables import outbox
+from diptych_images.settings import ImagesSettings
+from diptych_images.wire import event, image
+from diptych_images.wire.schemas import ImageSchema
+
+# The largest JSON document a client may send, in bytes: 128 properties of 64 KiB fit.
+MAX_DOCUMENT = 10 * 1024 * 1024
+
+# What `Transfer-Encoding` says when a request has a body. Source: Glance 33.0, common/wsgi.py.
+_BODY_ENCODINGS = {"chunked", "compress", "deflate", "gzip", "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the lifespan opened for this process."""
+
+    settings: ImagesSettings
+    db: Database
+    policy: Policy
+    stores: Stores
+    blocks: BlockPool
+    schema: ImageSchema
+    metrics: Metrics
+
+
+# Dependencies are coroutines, for FastAPI sends plain functions through a thread.
+async def _resources(request: Request) -> Resources:
+    return cast(Resources, request.state.resources)
+
+
+async def _who(request: Request) -> Identity:
+    return cast(Identity, request.state.who)
+
+
+Res = Annotated[Resources, Depends(_resources)]
+Who = Annotated[Identity, Depends(_who)]
+
+
+def is_admin(res: Resources, who: Identity) -> bool:
+    """Whether the caller is an administrator of the service, in whatever project."""
+    return res.policy.allows("context_is_admin", who, {})
+
+
+async def visible_image(
+    connection: Connection, image_id: str, res: Resources, who: Identity
+) -> ImageRow:
+    """The image, or NotFound if there is none that the caller may see."""
+    row = await images.get(
+        connection, image_id, project_id=who.project_id, is_admin=is_admin(res, who)
+    )
+    if row is None:
+        raise not_found(image_id)
+    return row
+
+
+async def locked_image(
+    connection: Connection, image_id: str, res: Resources, who: Identity
+) -> ImageRow:
+    """As `visible_image`, and locked until the end of the transaction."""
+    row = await images.get_for_update(
+        connection, image_id, project_id=who.project_id, is_admin=is_admin(res, who)
+    )
+    if row is None:
+        raise not_found(image_id)
+    return row
+
+
+def not_found(image_id: str) -> NotFound:
+    """The one answer for an image that does not exist or must not be known to exist."""
+    return NotFound(f"There is no image {image_id}.")
+
+
+def target(row: ImageRow, who: Identity) -> dict[str, object]:
+    """What policy rules may ask about an image.
+
+    `member_id` is the caller's project where the image is shared with it: that it is a member was
+    established when the row was read.
+    """
+    return {
+        **row["properties"],
+        "id": row["id"],
+        "image_id": row["id"],
+        "name": row["name"],
+        "status": row["status"],
+        "visibility": row["visibility"],
+        "owner": row["owner"],
+        "project_id": row["owner"],
+        "member_id": (
+            who.project_id
+            if row["visibility"] == "shared" and row["owner"] != who.project_id
+            else None
+        ),
+        "protected": row["protected"],
+        "os_hidden": row["os_hidden"],
+        "disk_format": row["disk_format"],
+        "container_format": row["container_format"],
+        "size": row["size"],
+        "virtual_size": row["virtual_size"],
+        "checksum": row["checksum"],
+        "min_disk": row["min_disk"],
+        "min_ram": row["min_ram"],
+        "tags": row["tags"],
+    }
+
+
+def require(res: Resources, rule: str, who: Identity, row: ImageRow) -> None:
+    """Check a rule on an image: NotFound if the caller may not even get it, else Forbidden."""
+    about = target(row, who)
+    try:
+        res.policy.require(rule, who, about)
+    except Forbidden:
+        if not res.policy.allows("get_image", who, about):
+            raise not_found(row["id"]) from None
+        raise
+
+
+def refuse_anonymous(who: Identity) -> None:
+    """Callers without a token only read."""
+    if who.is_anonymous:
+        raise Forbidden("This needs a token.", representation="plain")
+
+
+def has_body(request: Request) -> bool:
+    """Whether the request announces a body."""
+    if request.headers.get("transfer-encoding", "").lower() in _BODY_ENCODINGS:
+        return request.method in ("POST", "PUT", "PATCH")
+    length = request.headers.get("content-length", "0")
+    return length.isdecimal() and int(length) > 0
+
+
+async def refuse_body(request: Request) -> None:
+    """Answer 400 to a body where the API has none; a route's dependency."""
+    if has_body(request):
+        raise BadRequest("A request of this kind has no body.")
+
+
+NO_BODY = Depends(refuse_body)
+
+
+async def json_body(request: Request) -> object:
+    """The request's JSON document, whatever its content type says.
+
+    Raises BadRequest if there is none or it is not JSON, TooLarge beyond MAX_DOCUMENT.
+    """
+    if not has_body(request):
+        raise BadRequest("The request must have a body, and it must be JSON.")
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_DOCUMENT:
+            raise TooLarge(f"The document is larger than {MAX_DOCUMENT} bytes.")
+    try:
+        return cast(object, orjson.loads(body))
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not valid JSON: {error}") from error
+
+
+def document(row: ImageRow, res: Resources, who: Identity) -> dict[str, object]:
+    """The image as this caller sees it."""
+    return image.document(
+        row,
+        is_admin=is_admin(res, who),
+        show_direct_url=res.settings.default.show_image_direct_url,
+        show_locations=res.settings.default.show_multiple_locations,
+        multi_store=res.stores.is_multiple,
+        weights={name: about.weight for name, about in res.stores.info.items()},
+        nullable=res.schema.nullable,
+    )
+
+
+async def emit(connection: Connection, event_type: str, row: ImageRow) -> None:
+    """Record an `image.*` event in the caller's transaction."""
+    await events.emit(connection, outbox, event_type, event.image(row), request_id=request_id.get())
+
+
+async def emit_member(connection: Connection, event_type: str, row: MemberRow) -> None:
+    """Record an `image.member.*` event in the caller's transaction."""
+    payload = event.member(row, deleted=event_type == "image.member.delete")
+    await events.emit(connection, outbox, event_type, payload, request_id=request_id.get())

@@ -1,0 +1,43 @@
+"""PUT and DELETE /v2/images/{id}/tags/{tag}."""
+
+from diptych_common.errors import BadRequest, NotFound, TooLarge
+from fastapi import APIRouter, Response
+
+from diptych_images.api.resources import NO_BODY, Res, Who, emit, locked_image, require
+from diptych_images.db import images
+
+router = APIRouter(prefix="/v2/images/{image_id}/tags", dependencies=[NO_BODY])
+
+# `{tag:path}`: a tag may hold a slash, which arrives decoded.
+
+
+@router.put("/{tag:path}", status_code=204)
+async def add(image_id: str, tag: str, res: Res, who: Who) -> Response:
+    """Add a tag; one that is there already changes nothing."""
+    if not 0 < len(tag) <= 255:
+        raise BadRequest("A tag has 1 to 255 characters.")
+    quota = res.settings.default.image_tag_quota
+    async with res.db.write() as connection:
+        row = await locked_image(connection, image_id, res, who)
+        require(res, "modify_image", who, row)
+        if tag not in row["tags"]:
+            tags = sorted([*row["tags"], tag])
+            if 0 <= quota < len(tags):
+                raise TooLarge(f"An image can have {quota} tags.", representation="plain")
+            row = await images.update(connection, image_id, {"tags": tags})
+            await emit(connection, "image.update", row)
+    return Response(status_code=204)
+
+
+@router.delete("/{tag:path}", status_code=204)
+async def remove(image_id: str, tag: str, res: Res, who: Who) -> Response:
+    """Remove a tag."""
+    async with res.db.write() as connection:
+        row = await locked_image(connection, image_id, res, who)
+        require(res, "modify_image", who, row)
+        if tag not in row["tags"]:
+            raise NotFound(f"Image {image_id} has no tag {tag}.")
+        tags = [other for other in row["tags"] if other != tag]
+        row = await images.update(connection, image_id, {"tags": tags})
+        await emit(connection, "image.update", row)
+    return Response(status_code=204)

@@ -1,0 +1,156 @@
+"""The images service put together: its routes, its middleware, and what a process opens.
+
+Where a route is: `/v2/<family>…` in `api/<family>.py`, `/v2/images/{id}/<sub>…` in
+`api/<sub>.py`. The exceptions: `file` is in `data.py`, and `PATCH /v2/images/{id}` in `patch.py`.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from diptych_common import ground
+from diptych_common.application import Application, assemble
+from diptych_common.database import Database
+from diptych_common.metrics import Metrics
+from diptych_common.policy import Policy
+from diptych_common.settings import Loaded
+from diptych_common.worker import Worker
+from diptych_store.errors import StoreError
+from diptych_store.ingest import BlockPool
+from diptych_store.registry import Stores
+from diptych_store.settings import StoresConfig
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.types import Scope
+
+from diptych_images import policies
+from diptych_images.api import actions, data, images, info, members, patch, schemas, tags
+from diptych_images.api.errors import from_store, render
+from diptych_images.api.resources import Resources
+from diptych_images.api.versions import VersionNegotiation
+from diptych_images.settings import ImagesSettings
+from diptych_images.wire.schemas import ImageSchema
+from diptych_images.worker import make_worker
+
+ROUTERS = (
+    images.router,
+    patch.router,
+    data.router,
+    members.router,
+    tags.router,
+    actions.router,
+    info.router,
+    schemas.router,
+)
+
+
+def create_app(loaded: Loaded[ImagesSettings]) -> Application:
+    """The service as an ASGI application; what it needs is opened when the server starts it.
+
+    Raises what tells an operator that the settings cannot be used: StoreSettingsError,
+    PolicyError, ValueError.
+    """
+    settings = loaded.settings
+    stores_config = StoresConfig.from_sections(loaded.sections)
+    policy = load_policy(loaded)
+    metrics = Metrics()
+    db = Database(
+        settings.database,
+        application_name="diptych-images",
+        on_in_use=metrics.database_connections.set,
+    )
+
+    async def database_answers(_: Scope) -> None:
+        await db.ping()
+
+    laid = ground.lay(
+        settings,
+        service_type="image",
+        metrics=metrics,
+        render_error=render,
+        checks={"database": database_answers},
+        versions=Middleware(
+            VersionNegotiation,
+            public_endpoint=settings.default.public_endpoint,
+            cache=False,
+            multi_store=stores_config.is_multiple,
+        ),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(db)
+            await stack.enter_async_context(laid.opened)
+            stores = await stack.enter_async_context(Stores.open(stores_config))
+            blocks = BlockPool()
+            stack.callback(blocks.close)
+            watching = asyncio.create_task(policy.watch())
+            stack.callback(watching.cancel)
+            if settings.jobs.with_worker:
+                await stack.enter_async_context(_running(make_worker(settings, db, stores)))
+            yield {
+                "resources": Resources(
+                    settings=settings,
+                    db=db,
+                    policy=policy,
+                    stores=stores,
+                    blocks=blocks,
+                    schema=ImageSchema(
+                        disk_formats=settings.image_format.disk_formats,
+                        container_formats=settings.image_format.container_formats,
+                    ),
+                    metrics=metrics,
+                )
+            }
+
+    return assemble(
+        title="Images",
+        version=version("diptych-images"),
+        routers=ROUTERS,
+        lifespan=lifespan,
+        middleware=laid.middleware,
+        render_error=render,
+        errors={StoreError: from_store},
+    )
+
+
+@asynccontextmanager
+async def _running(worker: Worker) -> AsyncGenerator[None]:
+    """Run a worker beside the API; on leaving, its jobs are handed back."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await running
+
+
+async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
+    """Run background jobs alone, until SIGTERM or SIGINT."""
+    settings = loaded.settings
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with (
+        Database(settings.database, application_name="diptych-images-worker") as db,
+        Stores.open(StoresConfig.from_sections(loaded.sections)) as stores,
+    ):
+        await make_worker(settings, db, stores).run(stop)
+
+
+def load_policy(loaded: Loaded[ImagesSettings]) -> Policy:
+    """The policy that the settings name. Raises PolicyError."""
+    options = loaded.settings.oslo_policy
+    return Policy.load(
+        policies.RULES,
+        policy_file=loaded.resolve(options.policy_file),
+        policy_dirs=[loaded.resolve(folder) for folder in options.policy_dirs],
+        default_rule=options.policy_default_rule,
+        enforce_scope=options.enforce_scope,
+        enforce_new_defaults=options.enforce_new_defaults,
+    )

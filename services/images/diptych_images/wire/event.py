@@ -1,0 +1,48 @@
+"""The payloads of notifications, as Glance's consumers (Ceilometer, billing) read them."""
+
+from diptych_images.db.images import ImageRow
+from diptych_images.db.members import MemberRow
+from diptych_images.wire.image import timestamp
+
+
+def image(row: ImageRow) -> dict[str, object]:
+    """The payload of an `image.*` event.
+
+    Neither locations nor the multihash are in it: the first would carry backend addresses, the
+    second Glance never had. Source: Glance 33.0, notifications of images.
+    """
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "status": row["status"],
+        "created_at": timestamp(row["created_at"]),
+        "updated_at": timestamp(row["updated_at"]),
+        "min_disk": row["min_disk"],
+        "min_ram": row["min_ram"],
+        "protected": row["protected"],
+        "checksum": row["checksum"],
+        "owner": row["owner"],
+        "disk_format": row["disk_format"],
+        "container_format": row["container_format"],
+        "size": row["size"],
+        "virtual_size": row["virtual_size"],
+        "is_public": row["visibility"] == "public",
+        "visibility": row["visibility"],
+        "properties": row["properties"],
+        "tags": row["tags"],
+        "deleted": row["deleted_at"] is not None,
+        "deleted_at": None if row["deleted_at"] is None else timestamp(row["deleted_at"]),
+    }
+
+
+def member(row: MemberRow, *, deleted: bool) -> dict[str, object]:
+    """The payload of an `image.member.*` event."""
+    return {
+        "image_id": row["image_id"],
+        "member_id": row["member"],
+        "status": row["status"],
+        "created_at": timestamp(row["created_at"]),
+        "updated_at": timestamp(row["updated_at"]),
+        "deleted": deleted,
+        "deleted_at": timestamp(row["updated_at"]) if deleted else None,
+    }

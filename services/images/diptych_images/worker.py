@@ -1,0 +1,106 @@
+"""The jobs of the images service: what they are called and what they do.
+
+They run inside the API processes (`[jobs] with_worker`) or in `diptych-images worker`, in any
+number of either: a job's lease decides who runs it. Every job may be run again from its start.
+"""
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
+
+from diptych_common import jobs
+from diptych_common.database import Database
+from diptych_common.jobs import Job
+from diptych_common.worker import Handler, JobContext, Worker
+from diptych_store.errors import NotFound, StoreError
+from diptych_store.protocol import Attempt, Sweeps
+from diptych_store.registry import Stores
+
+from diptych_images.attempts import remove
+from diptych_images.db import images
+from diptych_images.db.tables import jobs as jobs_table
+from diptych_images.settings import ImagesSettings
+
+log = logging.getLogger(__name__)
+
+# How many dead uploads are taken at a time: each holds its lease while the others are removed.
+_REAP_AT_ONCE = 20
+
+# An attempt without a row can only come from a database that was restored to an earlier time, so
+# there is no hurry, and a transfer of a day is possible.
+_FORGOTTEN_AFTER = timedelta(days=2)
+_SWEEP_EVERY = timedelta(hours=6)
+_JOBS_KEPT = timedelta(days=7)
+
+
+def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worker:
+    """The worker that knows all jobs of this service; `run` it."""
+
+    async def reap(job: Job, context: JobContext) -> None:
+        """Undo the uploads whose process has died: their bytes go and their images are queued."""
+        while True:
+            async with db.write() as connection:
+                expired = await images.take_expired(
+                    connection, lease_s=settings.jobs.lease, limit=_REAP_AT_ONCE
+                )
+            for dead in expired:
+                try:
+                    attempt = Attempt(key=dead.image_id, token=dead.attempt)
+                    await remove(db, stores[dead.store], attempt, published=True)
+                except (StoreError, KeyError) as failure:
+                    # Its lease runs out again, and the next round tries again.
+                    log.warning("Upload %s could not be undone: %r", dead.attempt, failure)
+                else:
+                    log.info("Upload of image %s in store %s was undone", dead.image_id, dead.store)
+            if len(expired) < _REAP_AT_ONCE:
+                return
+
+    async def remove_bytes(job: Job, context: JobContext) -> None:
+        """Remove the bytes of a deleted image from all stores, then forget where they were."""
+        image_id = job.payload["image_id"]
+        async with db.read() as connection:
+            locations = await images.locations_to_remove(connection, image_id)
+        for location in locations:
+            with suppress(NotFound):  # an earlier run of this job may have got this far
+                await stores[location["store"]].delete(location["url"])
+            async with db.write() as connection:
+                await images.forget_location(connection, location["id"])
+
+    async def sweep(job: Job, context: JobContext) -> None:
+        """Remove attempts that no row knows of."""
+        for name in stores.names:
+            store = stores[name]
+            if not isinstance(store, Sweeps):
+                continue
+            async for attempt in store.attempts(older_than=_FORGOTTEN_AFTER):
+                async with db.read() as connection:
+                    known = await images.knows_attempt(connection, attempt.token)
+                if not known:
+                    await store.discard(attempt)
+                    log.warning("Attempt %s in store %s had no row", attempt.token, name)
+
+    async def purge_jobs(job: Job, context: JobContext) -> None:
+        """Forget jobs that ended a while ago."""
+        async with db.write() as connection:
+            await jobs.purge(connection, jobs_table, older_than=_JOBS_KEPT)
+
+    handlers: Mapping[str, Handler] = {
+        "reap": reap,
+        "remove_bytes": remove_bytes,
+        "sweep": sweep,
+        "purge_jobs": purge_jobs,
+    }
+    return Worker(
+        db,
+        jobs_table,
+        handlers,
+        recurring={
+            "reap": timedelta(seconds=settings.jobs.reaper_interval),
+            "sweep": _SWEEP_EVERY,
+            "purge_jobs": _SWEEP_EVERY,
+        },
+        lease=settings.jobs.lease,
+        concurrency=settings.jobs.concurrency,
+        poll=settings.jobs.poll_interval,
+    )
