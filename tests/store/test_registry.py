@@ -1,0 +1,138 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from diptych_store.errors import BadLocation, NotFound, Unreachable, WriteDenied
+from diptych_store.registry import Stores
+from diptych_store.settings import FilesystemSettings, StoreConfig, StoresConfig
+
+from tests.store.conformance import attempt_at, get, in_blocks, put
+
+
+def directory_store(path: Path, name: str, **others: object) -> StoreConfig:
+    settings = FilesystemSettings(filesystem_store_datadir=str(path / name))
+    return StoreConfig(name=name, type="file", settings=settings, **others)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
+    (tmp_path / "archive").mkdir()
+    config = StoresConfig(
+        stores=(
+            directory_store(tmp_path, "slow", weight=-5, description="disks"),
+            directory_store(tmp_path, "fast", weight=200),
+            directory_store(tmp_path, "other"),
+            directory_store(tmp_path, "archive", read_only=True),
+        ),
+        default="other",
+    )
+    async with Stores.open(config) as stores:
+        yield stores
+
+
+async def test_stores_are_had_by_name(stores: Stores):
+    assert stores.names == ("slow", "fast", "other", "archive")
+    assert stores["fast"].name == "fast"
+    assert stores.default.name == "other"
+    assert "fast" in stores
+    assert "nowhere" not in stores
+    with pytest.raises(KeyError):
+        stores["nowhere"]
+
+
+async def test_what_is_told_of_a_store(stores: Stores, tmp_path: Path):
+    slow = stores.info["slow"]
+    assert (slow.type, slow.description, slow.weight) == ("file", "disks", -5)
+    assert (slow.read_only, slow.is_default) == (False, False)
+    assert slow.properties == {
+        "data_dir": str(tmp_path / "slow"),
+        "chunk_size": 1024 * 1024,
+        "thin_provisioning": False,
+    }
+    assert [one.name for one in stores.info.values() if one.is_default] == ["other"]
+    assert [one.name for one in stores.info.values() if one.read_only] == ["archive"]
+
+
+async def test_a_location_is_read_in_the_store_that_wrote_it(stores: Stores):
+    location = await put(stores["fast"], b"bytes")
+    assert stores.by_location(location).name == "fast"
+    assert stores.by_location(location, {"store": "fast"}).name == "fast"
+    assert await get(stores.by_location(location), location) == b"bytes"
+
+
+async def test_a_renamed_store_is_found_by_the_location(stores: Stores, tmp_path: Path):
+    location = f"file://{tmp_path}/slow/a"
+    assert stores.by_location(location, {"store": "its old name"}).name == "slow"
+    assert stores.by_location(location.replace("file:", "filesystem:"), {}).name == "slow"
+
+
+@pytest.mark.parametrize("location", ["", "file:///etc/passwd", "rbd://a/b/c/snap", "https://a/b"])
+async def test_a_location_of_no_store_is_refused(stores: Stores, location: str):
+    with pytest.raises(BadLocation):
+        stores.by_location(location)
+
+
+async def test_a_refused_location_is_told_without_its_credentials(stores: Stores):
+    with pytest.raises(BadLocation) as raised:
+        stores.by_location("swift+https://user:hunter2@auth/v3/container/object")
+    assert "hunter2" not in str(raised.value)
+
+
+async def test_a_store_named_for_anothers_location_refuses_it(stores: Stores):
+    """The row says which store; what it may read is still the store's own matter."""
+    location = await put(stores["fast"], b"bytes")
+    store = stores.by_location(location, {"store": "slow"})
+    assert store.name == "slow"
+    with pytest.raises(BadLocation):
+        await get(store, location)
+
+
+async def test_the_heaviest_store_is_read_first_and_equals_keep_their_order(stores: Stores):
+    rows = [
+        {"id": number, "store": store}
+        for number, store in enumerate(
+            ["slow", "other", "gone", "fast", "archive", "fast", "slow", None]
+        )
+    ]
+    assert [row["id"] for row in stores.in_read_order(rows)] == [3, 5, 1, 4, 0, 6, 2, 7]
+
+
+async def test_a_read_only_store_denies_writing(stores: Stores, tmp_path: Path):
+    with pytest.raises(WriteDenied):
+        await stores["archive"].write(attempt_at(), in_blocks(b"x"), size=1)
+    with pytest.raises(NotFound):
+        await get(stores["archive"], f"file://{tmp_path}/archive/a")
+    assert list((tmp_path / "archive").iterdir()) == []
+
+
+async def test_a_store_that_cannot_be_opened_stops_the_start(tmp_path: Path):
+    config = StoresConfig(
+        stores=(
+            directory_store(tmp_path, "fine"),
+            directory_store(tmp_path, "missing", read_only=True),
+        ),
+        default="fine",
+    )
+    with pytest.raises(Unreachable, match="missing"):
+        await Stores.open(config).__aenter__()
+
+
+async def test_stores_are_closed_in_the_end(tmp_path: Path):
+    config = StoresConfig(stores=(directory_store(tmp_path, "fine"),), default="fine")
+    async with Stores.open(config) as stores:
+        store = stores["fine"]
+        location = await put(store, b"x")
+    with pytest.raises(RuntimeError, match="closed"):
+        await get(store, location)
+
+
+async def test_a_store_in_memory_is_opened_too():
+    config = StoresConfig.from_sections(
+        {
+            "DEFAULT": {"enabled_backends": "ram:memory"},
+            "glance_store": {"default_backend": "ram"},
+        }
+    )
+    async with Stores.open(config) as stores:
+        location = await put(stores.default, b"x")
+        assert stores.by_location(location).name == "ram"
