@@ -362,6 +362,8 @@ _COMPARE: Final[Mapping[Operator, Callable[[Any, Any], Any]]] = {
 }
 
 
+# Arrays are passed as text[] only: to learn of any other array type, asyncpg asks the server, on
+# each connection, before the statement.
 def _condition(column: Field, op: Operator, *, at: int) -> sa.ColumnElement[bool]:
     """A filter on the parameter `filter_<at>`, which holds what `_bound` makes of its value."""
     name = f"filter_{at}"
@@ -375,8 +377,9 @@ def _condition(column: Field, op: Operator, *, at: int) -> sa.ColumnElement[bool
     if column == "protected":
         return subject == sa.bindparam(name, type_=sa.Boolean)
     if column == "id":
-        return subject == sa.any_(sa.bindparam(name, type_=ARRAY(sa.Uuid(as_uuid=False))))
-    text = sa.bindparam(name, type_=ARRAY(sa.String) if op == "in" else sa.String)
+        ids = sa.bindparam(name, type_=ARRAY(sa.Text))
+        return subject == sa.any_(sa.cast(ids, ARRAY(sa.Uuid(as_uuid=False))))
+    text = sa.bindparam(name, type_=ARRAY(sa.Text) if op == "in" else sa.String)
     if column == "name":
         # In the words of the index; an image without a name has not the empty one.
         return sa.and_(_COMPARE[op](_key(images, "name"), text), subject.is_not(None))

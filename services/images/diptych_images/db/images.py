@@ -278,7 +278,7 @@ _SET_STATUS: Final = (
     .where(
         images.c.id == _ID,
         _is_living,
-        images.c.status == sa.any_(sa.bindparam("from_", type_=ARRAY(sa.String))),
+        images.c.status == sa.any_(sa.bindparam("from_", type_=ARRAY(sa.Text))),
     )
     .values(status=sa.bindparam("to", type_=sa.String), updated_at=_NOW)
     .returning(*_after_a_change(images))
