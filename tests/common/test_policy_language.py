@@ -200,6 +200,8 @@ def test_what_oslo_policy_can_parse_is_what_parses_here(words: list[str]) -> Non
         ("12ab:x", "neither a literal nor a name"),
         (":x", "neither a literal nor a name"),
         ([["role:a", "nonsense"]], "kind:match"),
+        ("(" * 51 + "@" + ")" * 51, "nested more than 50 deep"),
+        ("not " * 51 + "@", "nested more than 50 deep"),
     ],
 )
 def test_a_rule_that_cannot_work_is_refused_with_its_text(rule: RuleText, reason: str) -> None:
@@ -219,6 +221,17 @@ def test_a_rule_that_cannot_work_is_refused_with_its_text(rule: RuleText, reason
 def test_rules_that_refer_to_each_other_in_a_circle_are_refused(rules: dict[str, str]) -> None:
     with pytest.raises(PolicySyntaxError, match="circle"):
         compile_rules({name: parse(text) for name, text in rules.items()})
+
+
+def test_rules_that_refer_on_and_on_are_refused() -> None:
+    rules = {f"r{number}": parse(f"rule:r{number + 1}") for number in range(60)}
+    with pytest.raises(PolicySyntaxError, match="more than 50 times"):
+        compile_rules(rules)
+
+
+def test_what_may_nest_decides() -> None:
+    assert decide("(" * 50 + "@" + ")" * 50) is True
+    assert decide("not " * 50 + "!") is False
 
 
 def test_a_value_of_the_wrong_type_denies() -> None:

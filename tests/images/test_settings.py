@@ -1,5 +1,6 @@
 """What the images service takes from a Glance file."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -84,18 +85,17 @@ def glance_file(tmp_path: Path) -> Path:
 
 def test_a_glance_file_is_taken_as_it_is(glance_file: Path) -> None:
     loaded = load(config_files=[glance_file], environ={})
-    settings = loaded.settings
-    assert settings.default.workers == 5
-    assert settings.default.show_image_direct_url is True
-    assert settings.default.image_size_cap == 5497558138880
-    assert settings.import_methods == ("glance-direct", "web-download")
+    settings, default = loaded.settings, loaded.settings.default
+    assert default.workers == 5
+    assert default.show_image_direct_url is True
+    assert default.image_size_cap == 5497558138880
+    assert default.enabled_import_methods == ("glance-direct", "web-download")
     assert settings.keystone_authtoken.password is not None
     assert settings.keystone_authtoken.password.get_secret_value() == "pw"
     assert settings.keystone_authtoken.cafile is None
     assert settings.paste_deploy.identity == "keystone"
     assert settings.image_format.disk_formats[-1] == "gpt"
     assert settings.image_format.vmdk_allowed_types == ()
-    assert settings.oslo_middleware.enable_proxy_headers_parsing is True
 
 
 def test_nothing_in_a_glance_file_is_unknown_and_what_has_no_effect_is_told(
@@ -111,6 +111,7 @@ def test_nothing_in_a_glance_file_is_unknown_and_what_has_no_effect_is_told(
         ("database", "max_retries"),
         ("keystone_authtoken", "memcached_servers"),
         ("keystone_authtoken", "memcache_security_strategy"),
+        ("oslo_middleware", "enable_proxy_headers_parsing"),
         ("oslo_messaging_notifications", "transport_url"),
         ("oslo_messaging_notifications", "driver"),
     }
@@ -133,6 +134,20 @@ def test_a_store_that_is_not_enabled_is_unknown(tmp_path: Path) -> None:
     assert (unknown.section, unknown.option) == ("b", "filesystem_store_datadir")
 
 
+def test_a_misspelt_option_in_a_section_of_glances_is_unknown(tmp_path: Path) -> None:
+    file = tmp_path / "images.conf"
+    file.write_text("[database]\nconection = x\n[keystone_authtoken]\npasword = x\n")
+    assert [one.option for one in load(config_files=[file], environ={}).unknown] == [
+        "conection",
+        "pasword",
+    ]
+
+
+def test_what_was_read_can_be_handed_to_another_process(glance_file: Path) -> None:
+    loaded = load(config_files=[glance_file], environ={})
+    assert pickle.loads(pickle.dumps(loaded)) == loaded
+
+
 def test_defaults_are_those_of_glance() -> None:
     # Source: images API inventory, "Config options we must recognise".
     settings = ImagesSettings()
@@ -147,7 +162,7 @@ def test_defaults_are_those_of_glance() -> None:
     assert not default.show_multiple_locations
     assert not default.allow_anonymous_access
     assert default.max_request_id_length == 64
-    assert settings.import_methods == ("glance-direct", "web-download", "copy-image")
+    assert default.enabled_import_methods == ("glance-direct", "web-download", "copy-image")
     assert settings.image_format.require_image_format_match
     assert settings.image_format.gpt_safety_checks_nonfatal == ()
     assert settings.image_format.vmdk_allowed_types == ("streamOptimized", "monolithicSparse")

@@ -174,25 +174,29 @@ class Policy:
                 log.info("The policy was read again.")
 
     def _files(self) -> list[Path]:
-        files = [self._policy_file] if self._policy_file and self._policy_file.is_file() else []
-        for folder in self._policy_dirs:
-            if folder.is_dir():
-                files += sorted(
-                    path
-                    for path in folder.iterdir()
-                    if path.is_file() and not path.name.startswith(".")
-                )
+        """The files that are there, in the order in which they count. Raises PolicyError."""
+        try:
+            files = [self._policy_file] if self._policy_file and self._policy_file.is_file() else []
+            for folder in self._policy_dirs:
+                if folder.is_dir():
+                    files += sorted(
+                        path
+                        for path in folder.iterdir()
+                        if path.is_file() and not path.name.startswith(".")
+                    )
+        except OSError as error:
+            raise PolicyError(f"The policy files cannot be listed: {error}") from error
         return files
 
     def _look(self) -> _Fingerprint:
-        seen: list[tuple[str, int, int, int]] = []
-        for file in self._files():
-            try:
-                status = file.stat()
-            except FileNotFoundError:
-                continue
-            seen.append((str(file), status.st_mtime_ns, status.st_size, status.st_ino))
-        return tuple(seen)
+        """The state that the files are in; one that cannot be told is a state as well."""
+        try:
+            states = [(str(file), file.stat()) for file in self._files()]
+        except (PolicyError, OSError) as error:
+            return ((str(error), 0, 0, 0),)
+        return tuple(
+            (name, state.st_mtime_ns, state.st_size, state.st_ino) for name, state in states
+        )
 
     def _read(self) -> Compiled:
         overrides: dict[str, RuleText] = {}

@@ -21,7 +21,11 @@ import ast
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
+
+# How deep `not` and parentheses may nest, and references may lead on. Rules of people stay in
+# single digits; what is deeper could exhaust the stack in the middle of a request.
+MAX_DEPTH: Final = 50
 
 # Attributes of the caller, attributes of the object → allowed?
 Check = Callable[[Mapping[str, object], Mapping[str, object]], bool]
@@ -176,25 +180,27 @@ def _words(rule: str) -> Iterator[str]:
         yield from ")" * (len(word) - len(bare))
 
 
-def _parse_or(tokens: _Tokens) -> Node:
-    parts = [_parse_and(tokens)]
+def _parse_or(tokens: _Tokens, depth: int = 0) -> Node:
+    parts = [_parse_and(tokens, depth)]
     while tokens.take_if("or"):
-        parts.append(_parse_and(tokens))
+        parts.append(_parse_and(tokens, depth))
     return _join(Either, parts)
 
 
-def _parse_and(tokens: _Tokens) -> Node:
-    parts = [_parse_not(tokens)]
+def _parse_and(tokens: _Tokens, depth: int) -> Node:
+    parts = [_parse_not(tokens, depth)]
     while tokens.take_if("and"):
-        parts.append(_parse_not(tokens))
+        parts.append(_parse_not(tokens, depth))
     return _join(All, parts)
 
 
-def _parse_not(tokens: _Tokens) -> Node:
+def _parse_not(tokens: _Tokens, depth: int) -> Node:
+    if depth > MAX_DEPTH:
+        raise PolicySyntaxError(f"{tokens.rule!r}: nested more than {MAX_DEPTH} deep")
     if tokens.take_if("not"):
-        return Not(_parse_not(tokens))
+        return Not(_parse_not(tokens, depth + 1))
     if tokens.take_if("("):
-        inner = _parse_or(tokens)
+        inner = _parse_or(tokens, depth + 1)
         if not tokens.take_if(")"):
             raise PolicySyntaxError(f"{tokens.rule!r}: a parenthesis is not closed")
         return inner
@@ -239,7 +245,7 @@ def compile_rules(rules: Mapping[str, Node], *, default_rule: str = "default") -
     """One closure for each rule.
 
     A reference to a rule that is not there means `default_rule`; if that is not there either, it
-    denies. Raises PolicySyntaxError if rules refer to each other in a circle.
+    denies. Raises PolicySyntaxError if rules refer to each other in a circle, or too far.
     """
     compiled: dict[str, Check] = {}
     pending: list[str] = []
@@ -251,6 +257,9 @@ def compile_rules(rules: Mapping[str, Node], *, default_rule: str = "default") -
         if target in pending:
             circle = " → ".join([*pending[pending.index(target) :], target])
             raise PolicySyntaxError(f"Rules refer to each other in a circle: {circle}")
+        if len(pending) > MAX_DEPTH:
+            chain = " → ".join(pending[:5])
+            raise PolicySyntaxError(f"Rules refer on more than {MAX_DEPTH} times: {chain} → …")
         if target not in compiled:
             pending.append(target)
             compiled[target] = compile_rule(rules[target], checked)

@@ -277,14 +277,10 @@ class OsloMiddleware(BaseModel):
 
     model_config = GROUP
 
-    enable_proxy_headers_parsing: bool = option(
-        False,
-        "Take the public address from Forwarded and X-Forwarded-* headers of trusted_proxies.",
-    )
     trusted_proxies: CommaList = option(
-        ("127.0.0.1", "::1"),
-        "Addresses or networks whose forwarding headers count. With identities from a trusted"
-        " proxy (paste_deploy flavor `trusted`) also the only ones that may connect.",
+        (),
+        "Addresses or networks of the proxies that tell who is asking, with paste_deploy flavor"
+        " `trusted`. Empty: those on this host, and the service must listen on a loopback address.",
     )
 
 

@@ -134,6 +134,8 @@ _IMPORT_METHODS: Final = frozenset[str]()
 
 _STAGING = "staging is a named store that every process reaches"
 _NOT_YET = "not supported yet"
+_ONE_DATABASE = "there is one database, PostgreSQL"
+_RETRIES = "a lost connection is replaced once; beyond that a request is answered 503"
 _LIBRARY = "the library that it tuned is not used"
 
 # What Glance's files may hold that has no effect here, so that a file can be given as it is.
@@ -179,7 +181,7 @@ UNUSED: Final[common.Unused] = {
         "max_header_line": "the server's own limit counts",
         "http_keepalive": "connections are kept",
         "client_socket_timeout": "a proxy in front ends idle connections",
-        "secure_proxy_ssl_header": "see enable_proxy_headers_parsing",
+        "secure_proxy_ssl_header": "links are paths; for version documents set public_endpoint",
         "pydev_worker_debug_host": "a debugger is attached from outside",
         "pydev_worker_debug_port": "a debugger is attached from outside",
         "executor_thread_pool_size": _LIBRARY,
@@ -215,7 +217,27 @@ UNUSED: Final[common.Unused] = {
         "fatal_deprecations": "there is nothing deprecated",
         "verbose": "see debug",
     },
-    "database": {"*": _LIBRARY},
+    "database": {
+        "asyncio_connection": _ONE_DATABASE,
+        "asyncio_slave_connection": _ONE_DATABASE,
+        "backend": _ONE_DATABASE,
+        "connection_debug": "see debug",
+        "connection_parameters": "they are part of connection",
+        "connection_trace": "see debug",
+        "db_inc_retry_interval": _RETRIES,
+        "db_max_retries": _RETRIES,
+        "db_max_retry_interval": _RETRIES,
+        "db_retry_interval": _RETRIES,
+        "max_retries": _RETRIES,
+        "min_pool_size": "connections are opened when they are needed",
+        "mysql_sql_mode": _ONE_DATABASE,
+        "mysql_wsrep_sync_wait": _ONE_DATABASE,
+        "retry_interval": _RETRIES,
+        "slave_connection": _ONE_DATABASE,
+        "sqlite_synchronous": _ONE_DATABASE,
+        "synchronous_reader": _ONE_DATABASE,
+        "use_db_reconnect": _RETRIES,
+    },
     "keystone_authtoken": {
         "auth_version": "version 3 is what Keystone has",
         "auth_section": "the options are read from this section only",
@@ -243,7 +265,10 @@ UNUSED: Final[common.Unused] = {
         "remote_ssl_client_key_file": "rules that ask another server are refused",
         "remote_timeout": "rules that ask another server are refused",
     },
-    "oslo_middleware": {"max_request_body_size": "documents are limited, images by image_size_cap"},
+    "oslo_middleware": {
+        "enable_proxy_headers_parsing": "links are paths; for version documents set public_endpoint",
+        "max_request_body_size": "documents are limited, images by image_size_cap",
+    },
     "healthcheck": {
         "backends": "the checks are fixed; see /readyz",
         "allowed_source_ranges": _NOT_YET,
@@ -251,7 +276,6 @@ UNUSED: Final[common.Unused] = {
         "enable_by_file_paths": _NOT_YET,
     },
     "paste_deploy": {"config_file": "the middleware is fixed"},
-    "glance_store": {"*": "enabled_backends or another section says what the stores are"},
     "barbican": {"*": _NOT_YET},
     "barbican_service_user": {"*": _NOT_YET},
     "cinder": {"*": _NOT_YET},
