@@ -1,0 +1,74 @@
+"""The images service as operators run it: the command, its supervisor and its worker processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+from dev import ports
+
+COMMAND = Path(sys.executable).parent / "diptych-images"
+
+
+@dataclass
+class Daemon:
+    """A daemon on a free port of loopback; `environ` is as `service.configuration` makes it."""
+
+    environ: Mapping[str, str]
+    log: Path
+    port: int = field(default_factory=ports.any_free)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until it serves."""
+        environ = {
+            **os.environ,
+            **self.environ,
+            "DIPTYCH_IMAGES__DEFAULT__BIND_PORT": str(self.port),
+            "DIPTYCH_IMAGES__METRICS__BIND_PORT": "0",
+        }
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([COMMAND, "api"], env=environ, stdout=log, stderr=log)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            try:
+                if httpx.get(f"{self.url}/livez").status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.05)
+        raise AssertionError(f"the daemon did not start:\n{self.log.read_text()}")
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that serve requests."""
+        assert self.process is not None
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+    def kill(self) -> None:
+        """End all of it at once, without a chance to clean up."""
+        assert self.process is not None
+        victims = [*self.workers(), psutil.Process(self.process.pid)]
+        for victim in victims:
+            victim.kill()
+        psutil.wait_procs(victims, timeout=10)
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """Stop it as systemd would; its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
