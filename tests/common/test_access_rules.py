@@ -6,7 +6,6 @@ import time
 from itertools import product
 from pathlib import Path
 
-from dev import environments
 from diptych_common.access_rules import PathPattern, covers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,11 +44,11 @@ PATHS = (
 )
 
 
-def test_paths_are_matched_as_keystonemiddleware_does() -> None:
+def test_paths_are_matched_as_keystonemiddleware_does(keystonemiddleware_env: Path) -> None:
     pairs = list(product(PATHS, PATTERNS))
     done = subprocess.run(
         [
-            str(environments.ready("keystonemiddleware") / "python"),
+            str(keystonemiddleware_env / "python"),
             str(Path(__file__).with_name("keystonemiddleware_oracle.py")),
             "paths",
         ],

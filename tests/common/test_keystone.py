@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-from dev import environments
 from dev.keystone import PASSWORD
 from dev.keystone import Keystone as RealKeystone
 from diptych_common.errors import ServiceUnavailable, Unauthorized
@@ -172,10 +171,10 @@ def configurations(
 
 
 @pytest.fixture(scope="module")
-def oracle(configurations: Mapping[str, Path]) -> Generator[str]:
+def oracle(configurations: Mapping[str, Path], keystonemiddleware_env: Path) -> Generator[str]:
     process = subprocess.Popen(
         [
-            str(environments.ready("keystonemiddleware") / "python"),
+            str(keystonemiddleware_env / "python"),
             str(Path(__file__).with_name("keystonemiddleware_oracle.py")),
             "serve",
             *(f"{name}={file}" for name, file in configurations.items()),

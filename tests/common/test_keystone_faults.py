@@ -411,6 +411,20 @@ async def test_concurrent_requests_never_see_each_others_identity(stub: Stub) ->
         assert await asyncio.gather(*(asked.user_of(name) for name in names)) == names
 
 
+async def test_a_proxy_of_the_environment_sees_no_tokens(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Stub()
+    async with serving(proxy):
+        for name in ("http_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        async with asking(stub.url) as asked:
+            assert await asked.user_of("alice") == "alice"
+    assert not proxy.calls
+
+
 async def test_an_own_token_that_keystone_forgot_is_made_anew(stub: Stub) -> None:
     async with asking(stub.url) as asked:
         await asked.user_of("alice")
