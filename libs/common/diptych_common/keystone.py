@@ -255,7 +255,8 @@ class Keystone:
         valid, unless `delay_auth_decision` is set: then it counts for nothing.
         ServiceUnavailable if Keystone can't be asked.
 
-        At most two exchanges with Keystone, none for tokens that are remembered.
+        Keystone is asked once for each of the two tokens (twice where it has access rules), and
+        not at all for tokens that are remembered.
         """
         headers = read_headers(scope)
         presented = headers.one("x-auth-token") or headers.one("x-storage-token")
