@@ -66,7 +66,7 @@ def postgres_url() -> str:
         server = private_postgres("postgres")
         server.start(owner=_owner())
         _started.append(server)
-        return {"guard": server.guard_pid, "url": server.url()}
+        return {"guard": server.process.pid, "url": server.url()}
 
     return str(_once("postgres", start)["url"])
 
@@ -90,7 +90,7 @@ def keystone() -> Keystone:
         server = Keystone(root, port=port, endpoints=_ENDPOINTS)
         server.start(owner=_owner())
         _started.append(server)
-        return {"guard": server.guard_pid, "port": port}
+        return {"guard": server.process.pid, "port": port}
 
     port = int(str(_once("keystone", start)["port"]))
     return Keystone(root, port=port, endpoints=_ENDPOINTS)

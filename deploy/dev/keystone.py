@@ -70,6 +70,7 @@ class Keystone:
     ) -> None:
         self.root = root
         self.url = f"http://{ports.LOOPBACK}:{port}/v3"
+        self.log = root / "output.log"
         self._port = port
         self._endpoints = {"identity": self.url, **endpoints}
         self._token_seconds = token_seconds
@@ -89,10 +90,9 @@ class Keystone:
             arriving.rename(self.root)
         self._write_configuration()
         self._set_endpoints()
-        output = self.root / "output.log"
         self._guard = guard.guarded(
             [*_inside(python), "serve", str(self._port)],
-            log=output,
+            log=self.log,
             environment=_surroundings(self.root),
             owner=owner,
         )
@@ -100,14 +100,16 @@ class Keystone:
         while not self._answers():
             if self._guard.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                tail = "\n".join(output.read_text(errors="replace").splitlines()[-15:])
-                raise DevError(f"Keystone did not start; {output} ends with:\n{tail}")
+                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+                raise DevError(f"Keystone did not start; {self.log} ends with:\n{tail}")
             time.sleep(0.05)
 
     @property
-    def guard_pid(self) -> int | None:
-        """The process to terminate for stopping the server from elsewhere; None if not started."""
-        return None if self._guard is None else self._guard.pid
+    def process(self) -> subprocess.Popen[bytes]:
+        """The guard: it ends when the server does, and to terminate it stops the server."""
+        if self._guard is None:
+            raise DevError("not started")
+        return self._guard
 
     def stop(self) -> None:
         """Stop serving; what it knows stays."""

@@ -19,7 +19,7 @@ class Port:
 
 
 def wanted() -> dict[str, Port]:
-    """The four ports of `make run`, by short name, as the environment asks for them.
+    """The ports of `make run`, by short name, as the environment asks for them.
 
     Raises DevError for a value that isn't a port, and for one port asked for twice.
     """
@@ -28,6 +28,8 @@ def wanted() -> dict[str, Port]:
         "keystone": ("Keystone", "KEYSTONE_PORT", 5000),
         "images": ("the images service", "IMAGES_PORT", 9292),
         "artifacts": ("the artifacts service", "ARTIFACTS_PORT", 9494),
+        "images_metrics": ("the images service's metrics", "IMAGES_METRICS_PORT", 9293),
+        "artifacts_metrics": ("the artifacts service's metrics", "ARTIFACTS_METRICS_PORT", 9495),
     }
     ports = {
         name: Port(purpose, variable, _number(variable, default))

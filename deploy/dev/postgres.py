@@ -188,14 +188,34 @@ class Server:
         return True
 
     @property
-    def guard_pid(self) -> int | None:
-        """The process to terminate for stopping the server from elsewhere; None if not started."""
-        return None if self._guard is None else self._guard.pid
+    def process(self) -> subprocess.Popen[bytes]:
+        """The guard: it ends when the server does, and to terminate it stops the server."""
+        if self._guard is None:
+            raise DevError("not started")
+        return self._guard
 
     def stop(self) -> None:
         """Roll back what is running and stop; the data stays."""
         if self._guard is not None:
             guard.stop(self._guard)
+
+    def ensure_database(self, name: str) -> None:
+        """Make the database, unless it is there."""
+        done = subprocess.run(
+            [
+                *(str(self._installed.folder / "psql"), "--no-psqlrc", "--quiet"),
+                *("--set", "ON_ERROR_STOP=1", "--host", ports.LOOPBACK, "--port", str(self.port)),
+                *("--username", "postgres", "--dbname", "postgres"),
+            ],
+            env={**_SURROUNDINGS, "PGPASSWORD": self.password},
+            input=f"SELECT 'CREATE DATABASE \"{name}\"' WHERE NOT EXISTS "
+            f"(SELECT FROM pg_database WHERE datname = '{name}') \\gexec\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise DevError(f"the database {name} could not be made:\n{done.stderr.strip()}")
 
     def _answer(self) -> tuple[str, str] | None:
         """(pid, start time) of the server that says in its pid file that it is ready, or None."""
