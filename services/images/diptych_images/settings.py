@@ -136,6 +136,7 @@ _STAGING = "staging is a named store that every process reaches"
 _NOT_YET = "not supported yet"
 _ONE_DATABASE = "there is one database, PostgreSQL"
 _RETRIES = "a lost connection is replaced once; beyond that a request is answered 503"
+_PUBLIC = "links are paths; for version documents set public_endpoint"
 _LIBRARY = "the library that it tuned is not used"
 
 # What Glance's files may hold that has no effect here, so that a file can be given as it is.
@@ -181,7 +182,7 @@ UNUSED: Final[common.Unused] = {
         "max_header_line": "the server's own limit counts",
         "http_keepalive": "connections are kept",
         "client_socket_timeout": "a proxy in front ends idle connections",
-        "secure_proxy_ssl_header": "links are paths; for version documents set public_endpoint",
+        "secure_proxy_ssl_header": _PUBLIC,
         "pydev_worker_debug_host": "a debugger is attached from outside",
         "pydev_worker_debug_port": "a debugger is attached from outside",
         "executor_thread_pool_size": _LIBRARY,
@@ -266,7 +267,7 @@ UNUSED: Final[common.Unused] = {
         "remote_timeout": "rules that ask another server are refused",
     },
     "oslo_middleware": {
-        "enable_proxy_headers_parsing": "links are paths; for version documents set public_endpoint",
+        "enable_proxy_headers_parsing": _PUBLIC,
         "max_request_body_size": "documents are limited, images by image_size_cap",
     },
     "healthcheck": {
