@@ -37,8 +37,11 @@ class Rig(Protocol):
     tests/store/crashing.py.
     """
 
-    store: Store
-    crash: tuple[str, str, str] | None
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def crash(self) -> tuple[str, str, str] | None: ...
 
     async def open_read_only(self) -> Store:
         """The same place, opened to be read."""

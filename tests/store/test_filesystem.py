@@ -4,9 +4,10 @@ import fcntl
 import os
 import resource
 import subprocess
+import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def settings_for(directory: Path, **others: object) -> FilesystemSettings:
 
 
 @contextlib.asynccontextmanager
-async def opened(directory: Path, **others: object) -> AsyncIterator[FilesystemStore]:
+async def opened(directory: Path, **others: object) -> AsyncGenerator[FilesystemStore, None]:
     store = await FilesystemStore.open_directory("here", settings_for(directory, **others))
     yield store
     await store.aclose()
@@ -256,7 +257,7 @@ async def test_bytes_are_durable_before_they_have_a_name_and_the_name_before_it_
     )
     ended = await asyncio.to_thread(
         subprocess.run,
-        [os.sys.executable, "-c", program, str(directory)],
+        [sys.executable, "-c", program, str(directory)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -284,7 +285,7 @@ async def test_a_file_beyond_the_limit_of_the_process_is_too_much(
 
 
 @contextlib.contextmanager
-def mounted(target: Path, *arguments: str) -> Iterator[None]:
+def mounted(target: Path, *arguments: str) -> Generator[None, None, None]:
     target.mkdir()
     done = subprocess.run(
         ["mount", *arguments, str(target)], capture_output=True, text=True, check=False
@@ -447,7 +448,7 @@ def disk_of_its_own(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def frozen(directory: Path) -> Iterator[None]:
+def frozen(directory: Path) -> Generator[None, None, None]:
     descriptor = os.open(directory, os.O_RDONLY)
     fcntl.ioctl(descriptor, FIFREEZE, 0)
     try:

@@ -1,7 +1,7 @@
 import asyncio
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 import pytest
 from diptych_store.digests import Digests
@@ -38,11 +38,11 @@ def store() -> Iterator[MemoryStore]:
     assert store.everything() == []
 
 
-class Recorder:
-    """Notes the sizes of the blocks that reach a store and the most that exist at a time."""
+class Recorder(MemoryStore):
+    """Keeps nothing but the sizes of the blocks that reach it; can be made to hang."""
 
-    def __init__(self, name: str = "recorder") -> None:
-        self.name = name
+    def __init__(self) -> None:
+        super().__init__("recorder")
         self.sizes: list[int] = []
         self.allowed = asyncio.Event()
         self.allowed.set()
@@ -220,7 +220,7 @@ async def test_the_error_of_a_store_comes_out_and_the_stream_is_let_go(pool: Blo
 
     let_go = False
 
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         nonlocal let_go
         try:
             while True:

@@ -54,14 +54,16 @@ def _octal(value: object) -> object:
     return int(value, 8) if isinstance(value, str) else value
 
 
-class _Common(BaseModel):
+class CommonSettings(BaseModel):
     """What every store has, whatever its driver."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    store_description: str = Field("", description="Shown to the users of /v2/info/stores.")
-    weight: int = Field(0, description="Where several stores have the data: the highest is read.")
-    read_only: bool = Field(False, description="Refuse to write and to delete.")
+    store_description: str = Field(default="", description="Shown to the users of /v2/info/stores.")
+    weight: int = Field(
+        default=0, description="Where several stores have the data: the highest is read."
+    )
+    read_only: bool = Field(default=False, description="Refuse to write and to delete.")
 
 
 class FilesystemSettings(BaseModel):
@@ -70,26 +72,26 @@ class FilesystemSettings(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
     filesystem_store_datadir: Annotated[str, Field(pattern=r"^/[^\r\n]*$")] = Field(
-        "/var/lib/glance/images",
+        default="/var/lib/glance/images",
         description="The directory, an absolute path. Each store needs one of its own.",
     )
     filesystem_store_file_perm: Annotated[int, BeforeValidator(_octal), Field(le=0o777)] = Field(
-        0,
+        default=0,
         description="Octal permissions of a new object's file, e.g. 640; 0 or less: by the umask.",
     )
     filesystem_store_chunk_size: Annotated[int, Field(ge=4096, le=64 * 1024 * 1024)] = Field(
-        1024 * 1024, description="Bytes that are read at a time."
+        default=1024 * 1024, description="Bytes that are read at a time."
     )
     filesystem_thin_provisioning: bool = Field(
-        False, description="Leave holes for runs of zeros of 64 KiB."
+        default=False, description="Leave holes for runs of zeros of 64 KiB."
     )
     filesystem_store_timeout: Annotated[float, Field(ge=0)] = Field(
-        0,
+        default=0,
         description="Seconds after which a call into the file system is given up (fsync of a whole "
         "object included); 0: never. Set it for network mounts.",
     )
     filesystem_store_thread_pool_size: Annotated[int, Field(ge=1, le=1000)] = Field(
-        10, description="Calls into the file system at a time, in each process."
+        default=10, description="Calls into the file system at a time, in each process."
     )
 
 
@@ -213,7 +215,7 @@ class _Reader:
         """The store, or none of it with the problems noted."""
         if options.get("filesystem_store_datadirs", "").strip():
             self.refuse(section, "filesystem_store_datadirs", "one store for each directory")
-        common = self.model(_Common, section=section, options=options)
+        common = self.model(CommonSettings, section=section, options=options)
         settings = self.model(DRIVERS[kind], section=section, options=options)
         if common is None or settings is None:
             return []
@@ -257,7 +259,7 @@ class _Reader:
             used[GLANCE_STORE] = {"default_backend"}
             used[BACKEND_DEFAULTS] = set()
         for store in stores:
-            known = {*_Common.model_fields, *type(store.settings).model_fields}
+            known = {*CommonSettings.model_fields, *type(store.settings).model_fields}
             if is_multiple:
                 used[store.name] = known
                 used[BACKEND_DEFAULTS] |= known
@@ -286,7 +288,7 @@ def _reason(section: str, option: str) -> ReasonUnused | None:
         return "not needed"
     if option.startswith(_OTHER_DRIVERS):
         return "no such driver here"
-    known = {name for model in (_Common, *DRIVERS.values()) for name in model.model_fields}
+    known = {name for model in (CommonSettings, *DRIVERS.values()) for name in model.model_fields}
     # Right elsewhere: an option of the single-store form beside `enabled_backends`, or the reverse.
     elsewhere = known | {"stores", "default_store", "default_backend"}
     return "not needed" if option in elsewhere else None
