@@ -412,11 +412,13 @@ def test_what_is_not_http_is_refused(server: Server, request_: bytes) -> None:
 
 
 def test_garbage_never_gets_into_another_answer(server: Server) -> None:
-    answer = server.raw(
-        b"GET /stuck HTTP/1.1\r\nhost: x\r\n\r\n",
-        b"NONSENSE\r\n\r\n",
-    )
-    assert b"400 Bad Request" not in answer
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(b"GET /stuck HTTP/1.1\r\nhost: x\r\n\r\n")
+        answer = client.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200")
+        client.sendall(b"NONSENSE\r\n\r\n")
+        answer += everything(client)
+    assert answer.partition(b"\r\n\r\n")[2] in (b"", b"x" * 10)
 
 
 @pytest.mark.parametrize(
@@ -488,6 +490,8 @@ def test_connections_that_say_nothing_are_closed(server: Server) -> None:
         assert 25 < time.monotonic() - begun < 39
         assert ahead.recv(12) == b"HTTP/1.1 200"
         assert stalled.recv(12) == b"HTTP/1.1 409"
+        # A body that nobody reads any more: as long as an idle connection, and no longer.
         stalled.sendall(b"b")
+        begun = time.monotonic()
         everything(stalled)
-        assert time.monotonic() - begun < 110
+        assert 60 < time.monotonic() - begun < 90

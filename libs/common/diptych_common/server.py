@@ -7,6 +7,7 @@ their metrics. It runs nothing of the application itself.
 import ctypes
 import errno
 import logging
+import math
 import os
 import signal
 import socket
@@ -55,7 +56,7 @@ def serve(
     processes: int,
     metrics: tuple[str, int] | None = None,
     metrics_folder: str | None = None,
-    graceful_timeout: int = 60,
+    graceful_timeout: float = 60,
     setup: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; to be called from the main thread.
@@ -102,7 +103,7 @@ class _Order:
 
     factory: Callable[[], ASGIApp]
     setup: Callable[[], None] | None
-    graceful_timeout: int
+    graceful_timeout: float
     supervisor: int
 
 
@@ -124,7 +125,7 @@ def _work(order: _Order, listening: socket.socket, ready: socket.socket) -> None
         # Forwarded headers are believed from nobody unless a middleware says from whom.
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=order.graceful_timeout,
+        timeout_graceful_shutdown=math.ceil(order.graceful_timeout),
     )
     # After Ctrl-C uvicorn raises the signal again when all is done.
     with suppress(KeyboardInterrupt):
