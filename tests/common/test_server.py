@@ -14,9 +14,11 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from diptych_common.connections import MAX_DISCARDED, MAX_HEAD
+from diptych_common.server import ServerError, serve
 
 PROGRAM = Path(__file__).with_name("served_app.py")
 MIB = 1 << 20
@@ -338,6 +340,22 @@ def test_an_application_that_cannot_be_made_ends_the_server() -> None:
     assert ended.returncode == 1
     assert "RuntimeError: no such setting" in ended.stderr
     assert ended.stderr.endswith("A worker could not start; the reason is in the log.\n")
+
+
+def test_a_metrics_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    def never_made() -> NoReturn:
+        raise AssertionError
+
+    missing = tmp_path / "missing"
+    with pytest.raises(ServerError, match=re.escape(str(missing))):
+        serve(
+            never_made,
+            host="127.0.0.1",
+            port=free_port(),
+            processes=1,
+            metrics=("127.0.0.1", free_port()),
+            metrics_folder=str(missing),
+        )
 
 
 def test_nothing_is_left_in_memory_folders(tmp_path: Path) -> None:

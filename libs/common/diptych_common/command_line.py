@@ -108,7 +108,8 @@ def commands(service: Service) -> typer.Typer:
                 port=default.bind_port,
                 processes=default.workers,
                 metrics=(metrics.bind_host, metrics.bind_port) if metrics.enabled else None,
-                graceful_timeout=int(default.graceful_timeout),
+                metrics_folder=metrics.directory,
+                graceful_timeout=default.graceful_timeout,
                 setup=partial(service.configure_logs, loaded),
             )
 

@@ -70,7 +70,8 @@ def serve(
     seconds and are cancelled then; a second signal ends everything. A worker that dies is
     replaced. Workers end, as on SIGTERM, when the supervisor dies in whatever way.
 
-    Raises ServerError when an address cannot be had, or no worker gets as far as serving.
+    Raises ServerError when an address or `metrics_folder` cannot be had, or no worker gets as far as
+    serving.
     """
     with ExitStack() as stack:
         listening = stack.enter_context(closing(_listen(host, port)))
@@ -339,6 +340,8 @@ def _no_address(host: str, port: int, error: OSError) -> ServerError:
 @contextmanager
 def _metrics_folder(parent: str | None) -> Generator[str]:
     """A new folder for the workers' metrics, named in their environment."""
+    if parent is not None and not os.access(parent, os.W_OK):
+        raise ServerError(f"The folder for metrics, {parent}, is not there or not writable.")
     memory = "/dev/shm"  # noqa: S108 - nothing secret, and the folder is this user's own
     if parent is None and os.access(memory, os.W_OK):
         parent = memory
