@@ -70,8 +70,8 @@ def serve(
     seconds and are cancelled then; a second signal ends everything. A worker that dies is
     replaced. Workers end, as on SIGTERM, when the supervisor dies in whatever way.
 
-    Raises ServerError when an address or `metrics_folder` cannot be had, or no worker gets as far as
-    serving.
+    Raises ServerError when an address or `metrics_folder` cannot be had, or no worker gets as
+    far as serving.
     """
     with ExitStack() as stack:
         listening = stack.enter_context(closing(_listen(host, port)))
