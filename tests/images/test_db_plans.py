@@ -1,0 +1,281 @@
+"""What lists cost at 100,000 images: the plans of PostgreSQL, and the pages that it reads.
+
+`docs/operators/scale.md` shows these figures.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import md5
+from itertools import count
+from typing import Any, Literal
+
+import pytest
+from diptych_common import migrations
+from diptych_images.db import image_list, images
+from diptych_images.db.image_list import Direction, Filter, ListQuery, SortKey
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tests import databases
+from tests.images.rows import open_database, statements
+
+ME = "me"
+
+
+def image_id(number: int) -> str:
+    """The id of the image with this number in the catalogue."""
+    return f"00000000-0000-4000-8000-{number:012x}"
+
+
+# The numbers 1 to 5,000 are what ME sees, and never change: 3,000 public images of the operator,
+# among them one with the tag `amphora`; 1,000 own ones; 1,000 that are offered to ME. Numbers
+# above are private, shared and community images of 2,000 other projects, that carry the same
+# names, tags and properties. Of all of them some are hidden and some deleted.
+FILL = """
+INSERT INTO images (id, name, status, visibility, owner, disk_format, container_format, size,
+    checksum, os_hash_value, os_hidden, tags, properties, created_at, updated_at, deleted_at)
+SELECT
+    ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
+    CASE WHEN n % 50 > 0 THEN 'name-' || n * 7919 % 30000 END,
+    CASE WHEN n % 20 = 11 THEN 'deleted' WHEN n % 97 = 0 THEN 'queued' ELSE 'active' END,
+    CASE WHEN n <= 3000 THEN 'public'
+        WHEN n <= 5000 THEN (ARRAY['shared', 'private'])[CASE WHEN n > 4000 THEN 1
+            ELSE 1 + n % 2 END]
+        ELSE (ARRAY['shared', 'private', 'private', 'community'])[1 + n % 4] END,
+    CASE WHEN n <= 3000 THEN 'operator' WHEN n <= 4000 THEN 'me'
+        ELSE 'project-' || n * 104729 % 2000 END,
+    'qcow2', 'bare', n * 1000, md5(n::text), md5(n::text), n % 20 = 7,
+    CASE WHEN n = 2000 THEN ARRAY['amphora', 'linux'] WHEN n % 3 = 0 THEN ARRAY['linux']
+        ELSE '{}' END,
+    jsonb_build_object('os_distro', (ARRAY['ubuntu', 'debian', 'fedora'])[1 + n % 3],
+        'serial', n::text),
+    -- Those of ME lie among the others in time.
+    timestamptz '2020-01-01' + n * 7919 % 1000003 * interval '1 minute',
+    timestamptz '2020-01-01' + n * 7919 % 1000003 * interval '1 minute',
+    CASE WHEN n % 20 = 11 THEN now() END
+FROM generate_series(CAST(:first AS bigint), :last) n
+"""
+OFFER = """
+INSERT INTO image_members (image_id, member, status)
+SELECT id, CASE WHEN owner LIKE 'project-%' AND size BETWEEN 4000001 AND 5000000 THEN 'me'
+    ELSE 'project-' || size / 1000 % 2000 END,
+    CASE WHEN size % 5000 = 0 THEN 'pending' ELSE 'accepted' END
+FROM images WHERE visibility = 'shared' AND size BETWEEN :first * 1000 AND :last * 1000
+"""
+PLACE = """
+INSERT INTO image_locations (image_id, store, url, status)
+SELECT id, 'fast', 'file:///images/' || id, 'active'
+FROM images WHERE status = 'active' AND size BETWEEN :first * 1000 AND :last * 1000
+"""
+
+A_NAME = f"name-{2001 * 7919 % 30000}"
+A_HASH = md5(b"2000").hexdigest()
+BY_NAME: tuple[tuple[SortKey, Direction], ...] = (
+    ("name", "asc"),
+    ("created_at", "asc"),
+    ("id", "asc"),
+)
+AN_AMPHORA = ListQuery(limit=2, tags=("amphora",), filters=(Filter("status", "eq", "active"),))
+
+# What clients ask as a project, and how many images the answer has.
+OF_A_PROJECT: Mapping[str, tuple[ListQuery, int]] = {
+    "default list": (ListQuery(limit=25), 25),
+    "deep page": (ListQuery(limit=25, marker=image_id(3500)), 25),
+    "page of 1,000": (ListQuery(limit=1000), 1000),
+    "hidden images": (ListQuery(limit=25, os_hidden=True), 25),
+    "sorted by name": (ListQuery(limit=25, sort=BY_NAME), 25),
+    "sorted by name, deep page": (
+        ListQuery(limit=25, sort=BY_NAME, marker=image_id(3500)),
+        25,
+    ),
+    "by name": (ListQuery(limit=25, filters=(Filter("name", "eq", A_NAME),)), 1),
+    "by a name that is not there": (
+        ListQuery(limit=25, filters=(Filter("name", "eq", "cirros"),)),
+        0,
+    ),
+    "by tag and status, newest two (Octavia)": (AN_AMPHORA, 1),
+    "the same of one owner": (
+        ListQuery(
+            limit=2,
+            tags=("amphora",),
+            filters=(*AN_AMPHORA.filters, Filter("owner", "eq", "operator")),
+        ),
+        1,
+    ),
+    "by a common tag": (ListQuery(limit=25, tags=("linux",)), 25),
+    "by a tag that is not there": (ListQuery(limit=25, tags=("nothing",)), 0),
+    "by property": (ListQuery(limit=25, properties={"serial": "2001"}), 1),
+    "by a common property": (ListQuery(limit=25, properties={"os_distro": "debian"}), 25),
+    "by id": (ListQuery(limit=25, filters=(Filter("id", "eq", image_id(3500)),)), 1),
+    "by creation": (
+        ListQuery(
+            limit=25, filters=(Filter("created_at", "lt", datetime(2020, 6, 1, tzinfo=UTC)),)
+        ),
+        25,
+    ),
+    "offers to answer": (ListQuery(limit=25, visibility="shared", member_status="pending"), 25),
+    "everything, community images too": (ListQuery(limit=25, visibility="all"), 25),
+}
+# An administrator sees all of them, so here the answer may lie anywhere.
+OF_AN_ADMINISTRATOR: Mapping[str, tuple[ListQuery, int]] = {
+    "default list": (ListQuery(limit=25), 25),
+    "deep page": (ListQuery(limit=25, marker=image_id(3500)), 25),
+    "hidden images": (ListQuery(limit=25, os_hidden=True), 25),
+    "images of one project": (
+        ListQuery(limit=25, filters=(Filter("owner", "eq", "project-54"),)),
+        25,
+    ),
+    "by name": (ListQuery(limit=25, filters=(Filter("name", "eq", A_NAME),)), 4),
+    "by hash": (
+        ListQuery(
+            limit=25,
+            filters=(Filter("os_hash_value", "eq", A_HASH),),
+        ),
+        1,
+    ),
+    "by tag and status, newest two (Octavia)": (AN_AMPHORA, 1),
+}
+
+Who = Literal["project", "administrator"]
+Plans = Literal["first", "kept"]
+CASES: Sequence[tuple[Who, str]] = (
+    *(("project", name) for name in OF_A_PROJECT),
+    *(("administrator", name) for name in OF_AN_ADMINISTRATOR),
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one page cost: pages of PostgreSQL read, tables read from end to end, and the plan."""
+
+    rows: int
+    buffers: int
+    scanned: list[str]
+    plan: list[str]
+
+
+NUMBERS = count(1)
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
+
+
+def as_literal(value: object) -> str:
+    match value:
+        case None:
+            return "NULL"
+        case bool() | int():
+            return str(value)
+        case list():
+            return f"ARRAY[{', '.join(as_literal(item) for item in value)}]"
+        case _:
+            return f"'{value}'"
+
+
+async def explain(
+    connection: AsyncConnection, statement: str, parameters: Sequence[object], plans: Plans
+) -> Cost:
+    """Run the statement as a prepared one: for the first time, or when its plan may be kept."""
+    types = dict(re.findall(r"\$(\d+)::(TIMESTAMP WITH TIME ZONE|[A-Z]+(?:\[\])?)", statement))
+    names = [types[str(number + 1)] for number in range(len(parameters))]
+    values = [f"{as_literal(value)}::{name}" for value, name in zip(parameters, names, strict=True)]
+    page = f"page_{next(NUMBERS)}"
+    await connection.exec_driver_sql(f"PREPARE {page} ({', '.join(names)}) AS {statement}")
+    execute = f"EXECUTE {page} ({', '.join(values)})"
+    if plans == "kept":
+        # PostgreSQL plans five times with the values at hand, then weighs a plan for all values.
+        for _ in range(8):
+            await connection.exec_driver_sql(execute)
+    explained = await connection.exec_driver_sql(
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {execute}"
+    )
+    (whole,) = explained.scalar_one()
+    found = list(nodes(whole["Plan"]))
+    return Cost(
+        rows=whole["Plan"]["Actual Rows"],
+        buffers=whole["Plan"]["Shared Hit Blocks"] + whole["Plan"]["Shared Read Blocks"],
+        scanned=[node["Relation Name"] for node in found if node["Node Type"] == "Seq Scan"],
+        plan=[f"{node['Node Type']} {node.get('Index Name', '')}".strip() for node in found],
+    )
+
+
+async def costs(connection: AsyncConnection) -> dict[tuple[Who, str, Plans], Cost]:
+    measured: dict[tuple[Who, str, Plans], Cost] = {}
+    for who, name in CASES:
+        query, _ = (OF_A_PROJECT if who == "project" else OF_AN_ADMINISTRATOR)[name]
+        with statements(connection) as seen:
+            await image_list.page(connection, query, project_id=ME, is_admin=who == "administrator")
+        for plans in ("first", "kept"):
+            measured[who, name, plans] = await explain(connection, *seen[0], plans)
+    return measured
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A database with 100,000 images, and what pages cost there and when it had 20,000."""
+
+    url: str
+    small: dict[tuple[Who, str, Plans], Cost]
+    large: dict[tuple[Who, str, Plans], Cost]
+
+
+@pytest.fixture(scope="module")
+async def catalogue(postgres_url: str) -> AsyncGenerator[Catalogue]:
+    url = await databases.create(postgres_url)
+    await migrations.upgrade(url, "diptych_images.migrations")
+    async with open_database(url) as db, db.read() as connection:
+        measured: list[dict[tuple[Who, str, Plans], Cost]] = []
+        for first, last in ((1, 20_000), (20_001, 100_000)):
+            for fill in (FILL, OFFER, PLACE):
+                await connection.execute(text(fill), {"first": first, "last": last})
+            await connection.execute(text("VACUUM ANALYZE"))
+            measured.append(await costs(connection))
+    for k in measured[1]:
+        print(k, measured[0][k].buffers, measured[1][k].buffers, measured[1][k].plan if 0 else "")
+    yield Catalogue(url, *measured)
+    await databases.drop(url)
+
+
+@pytest.mark.parametrize(("who", "name"), CASES)
+def test_a_page_reads_no_table_from_end_to_end(catalogue: Catalogue, who: Who, name: str):
+    _, number = (OF_A_PROJECT if who == "project" else OF_AN_ADMINISTRATOR)[name]
+    for plans in ("first", "kept"):
+        cost = catalogue.large[who, name, plans]
+        assert cost.rows == number
+        assert cost.scanned == [], cost.plan
+
+
+@pytest.mark.parametrize("name", OF_A_PROJECT)
+def test_images_of_others_cost_a_project_nothing(catalogue: Catalogue, name: str):
+    # Four fifths of the large catalogue are images of others that the small one does not have.
+    for plans in ("first", "kept"):
+        small = catalogue.small["project", name, plans]
+        large = catalogue.large["project", name, plans]
+        assert large.rows == small.rows
+        # Trees grow a level here and there, and values are a little further apart.
+        assert large.buffers <= small.buffers * 1.2 + 50, (small, large)
+
+
+@pytest.mark.parametrize("name", OF_AN_ADMINISTRATOR)
+def test_a_page_costs_an_administrator_a_page(catalogue: Catalogue, name: str):
+    for plans in ("first", "kept"):
+        assert catalogue.large["administrator", name, plans].buffers < 500
+
+
+@pytest.mark.parametrize("is_admin", [False, True])
+async def test_an_image_is_found_by_its_index(catalogue: Catalogue, is_admin: bool):
+    async with open_database(catalogue.url) as db, db.read() as connection:
+        with statements(connection) as seen:
+            row = await images.get(connection, image_id(4002), project_id=ME, is_admin=is_admin)
+        assert row is not None
+        assert len(row["locations"]) == 1
+        for plans in ("first", "kept"):
+            cost = await explain(connection, *seen[0], plans)
+            assert cost.rows == 1
+            assert cost.scanned == []
+            assert cost.buffers < 30
