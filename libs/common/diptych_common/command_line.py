@@ -38,6 +38,10 @@ ConfigDirs = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
+def _nothing(_: Loaded[Any]) -> list[str]:
+    return []
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Service:
     """What the commands need to know of a service.
@@ -45,7 +49,8 @@ class Service:
     `load` reads the settings (keywords `config_files`, `config_dirs`); `create_app` makes the
     application of one process and is pickled, so both are functions of a module. `migrations` is
     the package of the revisions, None for a service without tables. `refusals` are the exceptions
-    by which `create_app` and `load_policy` say that the settings cannot be used.
+    by which `create_app` and `load_policy` say that the settings cannot be used. `check_elsewhere`
+    has a line for each option without effect in the sections that other parts read (stores).
     """
 
     name: str
@@ -56,6 +61,7 @@ class Service:
     rules: Sequence[Rule]
     migrations: str | None
     refusals: tuple[type[Exception], ...] = ()
+    check_elsewhere: Callable[[Loaded[Any]], list[str]] = _nothing
 
     def settings(self, files: list[Path] | None, folders: list[Path] | None) -> Loaded[Any]:
         """Read the settings, or end with a message and exit code 2."""
@@ -73,6 +79,10 @@ class Service:
         ) as error:  # fmt: skip
             typer.echo(f"{self.name}: {error}", err=True)
             raise typer.Exit(2) from error
+
+    def remarks(self, loaded: Loaded[Any]) -> list[str]:
+        """A line for whatever in the files has no effect, and what else is worth saying."""
+        return [*settings_report.check(loaded), *self.check_elsewhere(loaded)]
 
     def configure_logs(self, loaded: Loaded[Any]) -> None:
         """Send log lines where the settings say."""
@@ -100,7 +110,7 @@ def commands(service: Service) -> typer.Typer:
             # Made once here, so that what is wrong is told once, in words, before any worker.
             service.create_app(loaded)
             service.configure_logs(loaded)
-            for line in remarks(loaded):
+            for line in service.remarks(loaded):
                 logs.operator.warning("%s", line)
             server.serve(
                 partial(service.create_app, loaded),
@@ -119,18 +129,6 @@ def commands(service: Service) -> typer.Typer:
     if service.rules:
         app.add_typer(_policy(service), name="policy", help="Who may do what.")
     return app
-
-
-def remarks(loaded: Loaded[Any]) -> list[str]:
-    """A line for each assignment in the files that has no effect, and what else is worth saying."""
-    return [
-        *(f"{one.file}: [{one.section}] {one.option} is not known" for one in loaded.unknown),
-        *(
-            f"{one.file}: [{one.section}] {one.option} is not used: {one.reason}"
-            for one in loaded.unused
-        ),
-        *loaded.remarks,
-    ]
 
 
 def _db(service: Service, package: str) -> typer.Typer:
@@ -196,17 +194,19 @@ def _config(service: Service) -> typer.Typer:
         loaded = service.settings(config_file, config_dir)
         with service.explained():
             service.create_app(loaded)
+            elsewhere = service.check_elsewhere(loaded)
         if as_json:
             found = {
                 "unknown": [dataclasses.asdict(one) for one in loaded.unknown],
+                "elsewhere": elsewhere,
                 "unused": [dataclasses.asdict(one) for one in loaded.unused],
                 "remarks": list(loaded.remarks),
             }
             typer.echo(orjson.dumps(found))
         else:
-            for line in remarks(loaded):
+            for line in service.remarks(loaded):
                 typer.echo(line)
-        raise typer.Exit(1 if loaded.unknown else 0)
+        raise typer.Exit(1 if loaded.unknown or elsewhere else 0)
 
     @app.command()
     def show(
@@ -255,9 +255,14 @@ def _policy(service: Service) -> typer.Typer:
         who = Identity(
             user_id=user,
             project_id=project,
-            roles=frozenset(role.strip().lower() for role in roles.split(",") if role.strip()),
+            roles=policy_report.with_implied_roles(
+                role.strip() for role in roles.split(",") if role.strip()
+            ),
         )
-        about = {name: value for name, _, value in (item.partition("=") for item in target or ())}
+        try:
+            about = policy_report.parse_target(target or ())
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
         explained = policy_report.explain(policy, rule, who, about)
         for line in explained.lines():
             typer.echo(line)

@@ -3,9 +3,22 @@
 import asyncio
 
 from diptych_common.command_line import ConfigDirs, ConfigFiles, Service, commands
+from diptych_common.settings import Loaded
+from diptych_store.settings import StoresConfig
 
 from diptych_images import app as application
 from diptych_images import policies, settings
+from diptych_images.settings import ImagesSettings
+
+
+def _check_stores(loaded: Loaded[ImagesSettings]) -> list[str]:
+    unknown = StoresConfig.from_sections(loaded.sections).unknown
+    return [
+        f"[{one.section}] {one.option} "
+        + ("is unknown and ignored" if one.reason is None else f"has no effect: {one.reason}")
+        for one in unknown
+    ]
+
 
 SERVICE = Service(
     name="diptych-images",
@@ -16,6 +29,7 @@ SERVICE = Service(
     rules=policies.RULES,
     migrations="diptych_images.migrations",
     refusals=(ValueError,),  # the store library's among them
+    check_elsewhere=_check_stores,
 )
 
 main = commands(SERVICE)

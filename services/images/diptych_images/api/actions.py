@@ -4,7 +4,15 @@ from diptych_common.errors import Forbidden
 from diptych_common.identity import Identity
 from fastapi import APIRouter, Response
 
-from diptych_images.api.resources import NO_BODY, Res, Resources, Who, emit, locked_image, require
+from diptych_images.api.resources import (
+    NO_BODY,
+    Res,
+    Resources,
+    Who,
+    emit,
+    locked_image,
+    require_change,
+)
 from diptych_images.db import images
 
 router = APIRouter(prefix="/v2/images/{image_id}/actions", dependencies=[NO_BODY])
@@ -27,7 +35,7 @@ async def _move(
 ) -> Response:
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
-        require(res, rule, who, row)
+        require_change(res, rule, who, row)
         if row["status"] not in (before, after):
             # Glance answers 403 here, not 409.
             raise Forbidden(

@@ -31,6 +31,7 @@ from diptych_images.api.resources import (
     is_admin,
     refuse_anonymous,
     require,
+    require_change,
     visible_image,
 )
 from diptych_images.attempts import Held
@@ -52,7 +53,7 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
     settings = res.settings.default
     async with res.db.read() as connection:
         row = await visible_image(connection, image_id, res, who)
-    require(res, "upload_image", who, row)
+    require_change(res, "upload_image", who, row)
     if row["status"] != "queued":
         raise Conflict(f"Image {image_id} is {row['status']}; only queued images take data.")
     disk_format, container_format = row["disk_format"], row["container_format"]

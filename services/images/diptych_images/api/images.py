@@ -7,6 +7,7 @@ from diptych_common.errors import Conflict, Forbidden
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
+from diptych_images import policies
 from diptych_images.api.resources import (
     NO_BODY,
     Res,
@@ -19,6 +20,7 @@ from diptych_images.api.resources import (
     not_found,
     refuse_anonymous,
     require,
+    require_change,
     target,
     visible_image,
 )
@@ -74,6 +76,7 @@ async def create(request: Request, res: Res, who: Who) -> Response:
         "visibility": new.visibility or "private",
     }
     res.policy.require("add_image", who, about)
+    policies.require_owner(res.policy, who, new.owner)
     if new.visibility == "public":
         res.policy.require("publicize_image", who, about)
     if new.visibility == "community":
@@ -114,7 +117,7 @@ async def delete(image_id: str, res: Res, who: Who) -> Response:
     refuse_anonymous(who)
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
-        require(res, "delete_image", who, row)
+        require_change(res, "delete_image", who, row)
         if row["protected"]:
             raise Forbidden(f"Image {image_id} is protected.")
         deleted = await images.mark_deleted(connection, row["id"])

@@ -16,6 +16,7 @@ from diptych_images.api.resources import (
     locked_image,
     refuse_anonymous,
     require,
+    require_change,
     visible_image,
 )
 from diptych_images.db import members
@@ -44,7 +45,7 @@ async def add(image_id: str, request: Request, res: Res, who: Who) -> Response:
     member = wire.parse_create(await json_body(request))
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
-        require(res, "add_member", who, row)
+        require_change(res, "add_member", who, row)
         if row["visibility"] != "shared":
             raise Forbidden("Only shared images have members.")
         quota = res.settings.default.image_member_quota
@@ -100,7 +101,7 @@ async def remove(image_id: str, member: str, res: Res, who: Who) -> Response:
         row = await locked_image(connection, image_id, res, who)
         if row["visibility"] != "shared":
             raise Forbidden("Only shared images have members.")
-        require(res, "delete_member", who, row)
+        require_change(res, "delete_member", who, row)
         entry = await members.remove(connection, image_id, member)
         if entry is None:
             raise _no_member(image_id, member)

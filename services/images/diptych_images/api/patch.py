@@ -13,6 +13,7 @@ from diptych_images.api.resources import (
     locked_image,
     refuse_anonymous,
     require,
+    require_change,
 )
 from diptych_images.db import images
 from diptych_images.wire import patch
@@ -30,7 +31,7 @@ async def update(image_id: str, request: Request, res: Res, who: Who) -> Respons
     operations = patch.parse(await json_body(request), dialect, res.schema)
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
-        require(res, "modify_image", who, row)
+        require_change(res, "modify_image", who, row)
         changes = patch.apply(
             row,
             operations,

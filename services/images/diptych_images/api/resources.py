@@ -19,6 +19,7 @@ from diptych_store.ingest import BlockPool
 from diptych_store.registry import Stores
 from fastapi import Depends, Request
 
+from diptych_images import policies
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
 from diptych_images.db.members import MemberRow
@@ -133,9 +134,17 @@ def require(res: Resources, rule: str, who: Identity, row: ImageRow) -> None:
     try:
         res.policy.require(rule, who, about)
     except Forbidden:
-        if not res.policy.allows("get_image", who, about):
+        # A token of the wrong scope is told so; it finds nothing out about this image by it.
+        is_about_the_token = res.policy.refuses_scope(rule, who)
+        if not is_about_the_token and not res.policy.allows("get_image", who, about):
             raise not_found(row["id"]) from None
         raise
+
+
+def require_change(res: Resources, rule: str, who: Identity, row: ImageRow) -> None:
+    """As `require`, for a rule that lets the caller change the image."""
+    require(res, rule, who, row)
+    policies.require_owner(res.policy, who, row["owner"])
 
 
 def refuse_anonymous(who: Identity) -> None:

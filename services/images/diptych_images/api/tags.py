@@ -3,7 +3,7 @@
 from diptych_common.errors import BadRequest, NotFound, TooLarge
 from fastapi import APIRouter, Response
 
-from diptych_images.api.resources import NO_BODY, Res, Who, emit, locked_image, require
+from diptych_images.api.resources import NO_BODY, Res, Who, emit, locked_image, require_change
 from diptych_images.db import images
 
 router = APIRouter(prefix="/v2/images/{image_id}/tags", dependencies=[NO_BODY])
@@ -19,7 +19,7 @@ async def add(image_id: str, tag: str, res: Res, who: Who) -> Response:
     quota = res.settings.default.image_tag_quota
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
-        require(res, "modify_image", who, row)
+        require_change(res, "modify_image", who, row)
         if tag not in row["tags"]:
             tags = sorted([*row["tags"], tag])
             if 0 <= quota < len(tags):
@@ -34,7 +34,7 @@ async def remove(image_id: str, tag: str, res: Res, who: Who) -> Response:
     """Remove a tag."""
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
-        require(res, "modify_image", who, row)
+        require_change(res, "modify_image", who, row)
         if tag not in row["tags"]:
             raise NotFound(f"Image {image_id} has no tag {tag}.")
         tags = [other for other in row["tags"] if other != tag]

@@ -213,7 +213,10 @@ def _statement(shape: _Shape) -> sa.Select[Any]:
 
     branches = [_branch(kind, whose, conditions, shape) for kind, whose in shape.branches]
     union = (branches[0] if len(branches) == 1 else sa.union_all(*branches)).subquery("branches")
-    found = sa.select(union).order_by(*_order(union, shape.sort)).limit(_LIMIT).subquery("page")
+    merged = sa.select(union).order_by(*_order(union, shape.sort)).limit(_LIMIT)
+    if shape.has_tags or shape.has_properties:
+        merged = merged.where(_planned_for_its_values())
+    found = merged.subquery("page")
     statement = sa.select(
         found,
         active_locations(found).label("locations"),
@@ -229,6 +232,20 @@ def _statement(shape: _Shape) -> sa.Select[Any]:
 
 
 _LIMIT: Final = sa.bindparam("limit", type_=sa.Integer)
+
+
+def _planned_for_its_values() -> sa.ColumnElement[bool]:
+    """A condition that is true, and keeps PostgreSQL from making one plan for all values.
+
+    Whether to look a tag up or to walk along the list until enough images have it depends on how
+    rare the tag is. A plan for all tags walks, through everything if the tag is rare. PostgreSQL
+    takes such a plan, after five executions, where it costs no more than the plans for the values
+    at hand; here it costs a count to ten million, which those are spared, for they know that
+    `true_here` is true. It is never counted.
+    """
+    numbers = sa.func.generate_series(1, sa.literal_column("10000000")).alias("numbers")
+    count = sa.select(sa.func.count()).select_from(numbers).scalar_subquery()
+    return sa.or_(sa.bindparam("true_here", True, type_=sa.Boolean), count < 0)
 
 
 def _branch(
