@@ -93,11 +93,10 @@ class Database:
         self._transactional = self._engine.execution_options(isolation_level="READ COMMITTED")
         event.listen(self._engine.sync_engine, "handle_error", _answer, retval=True)
         event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
-        if on_in_use is not None:
-            pool = self._engine.sync_engine.pool
-            count = _InUse(on_in_use)
-            event.listen(pool, "checkout", count.more)
-            event.listen(pool, "checkin", count.less)
+        # Counted here: the pool's events of checkout and checkin are not in pairs when a request
+        # is cancelled while it connects.
+        self._in_use = 0
+        self._on_in_use = on_in_use
 
     async def __aenter__(self) -> Self:
         return self
@@ -121,12 +120,8 @@ class Database:
         For statements that may run twice: one that meets a connection which died in the pool
         runs again, once, on a new one. Raises ServiceUnavailable while PostgreSQL is out of reach.
         """
-        connection = _Reading(self._engine)
-        await _open(connection)
-        try:
+        async with self._out_of_pool(_Reading(self._engine)) as connection:
             yield connection
-        finally:
-            await connection.close()
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[AsyncConnection]:
@@ -136,13 +131,33 @@ class Database:
         service answers. Raises TransactionConflict on a deadlock; ConnectionLost while the block
         ends means that nobody knows whether the change was made.
         """
-        connection = AsyncConnection(self._transactional)
-        await _open(connection)
+        async with (
+            self._out_of_pool(AsyncConnection(self._transactional)) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    @asynccontextmanager
+    async def _out_of_pool(self, connection: AsyncConnection) -> AsyncGenerator[AsyncConnection]:
+        started = False
         try:
-            async with connection.begin():
-                yield connection
-        finally:
-            await connection.close()
+            # Its end is shielded: a cancelled request still gives its connection back.
+            async with connection:
+                started = True
+                self._count(1)
+                try:
+                    yield connection
+                finally:
+                    self._count(-1)
+        except (OSError, PoolTimeout, DBAPIError) as error:
+            if started:
+                raise
+            raise _out_of_reach(error) from error
+
+    def _count(self, change: int) -> None:
+        self._in_use += change
+        if self._on_in_use is not None:
+            self._on_in_use(self._in_use)
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:
         """Call `heard` at each NOTIFY on `channel`, until cancelled or the connection ends.
@@ -214,29 +229,6 @@ class _Reading(AsyncConnection):
             raise _out_of_reach(error) from error
 
 
-class _InUse:
-    """Counts checkouts and checkins: the pool's own figure is not yet right inside the events."""
-
-    def __init__(self, tell: Callable[[int], None]) -> None:
-        self._tell = tell
-        self._count = 0
-
-    def more(self, *_: object) -> None:
-        self._count += 1
-        self._tell(self._count)
-
-    def less(self, *_: object) -> None:
-        self._count -= 1
-        self._tell(self._count)
-
-
-async def _open(connection: AsyncConnection) -> None:
-    try:
-        await connection.start()
-    except (OSError, PoolTimeout, DBAPIError) as error:
-        raise _out_of_reach(error) from error
-
-
 def _out_of_reach(error: Exception) -> ServiceUnavailable:
     log.error("The database is out of reach: %s", error)
     return ServiceUnavailable("The database is out of reach; try again.", headers=TRY_AGAIN)
@@ -265,6 +257,9 @@ LOST: Final = frozenset(
 def _answer(context: ExceptionContext) -> ApiError | None:
     """What a client is told about an error of the server; None leaves the error as it is."""
     error = context.original_exception
+    if not isinstance(error, Exception):
+        # Cancelled: SQLAlchemy drops the connection, and the cancellation must stay what it is.
+        return None
     sqlstate: str = getattr(error, "sqlstate", None) or ""
     if isinstance(error, TimeoutError):
         # asyncpg has asked the server to stop, but nobody waits for the end of that.
