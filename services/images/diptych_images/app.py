@@ -9,7 +9,7 @@ import signal
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 from diptych_common import ground
 from diptych_common.application import Application, assemble
@@ -20,6 +20,7 @@ from diptych_common.settings import Loaded
 from diptych_common.worker import Worker
 from diptych_store.errors import StoreError
 from diptych_store.ingest import BlockPool
+from diptych_store.protocol import Measures
 from diptych_store.registry import Stores
 from diptych_store.settings import StoresConfig
 from fastapi import FastAPI
@@ -71,7 +72,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
         service_type="image",
         metrics=metrics,
         render_error=render,
-        checks={"database": database_answers},
+        checks={"database": database_answers, "default_store": _default_store_answers},
         versions=Middleware(
             VersionNegotiation,
             public_endpoint=settings.default.public_endpoint,
@@ -116,6 +117,12 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
         render_error=render,
         errors={StoreError: from_store},
     )
+
+
+async def _default_store_answers(scope: Scope) -> None:
+    store = cast(Resources, scope["state"]["resources"]).stores.default
+    if isinstance(store, Measures):
+        await store.free()
 
 
 @asynccontextmanager

@@ -4,10 +4,12 @@ oslo.utils' inspectors look at the stream, the same code that Nova and Cinder ju
 later on. Which verdict refuses an upload is decided here.
 
 Source: Glance 33.0, glance/location.py; oslo.utils 10.2, imageutils/format_inspector.py. Unlike
-Glance, an image that need not match its declared format must still be safe.
+Glance, an image that need not match its declared format must still be safe, and a VMDK descriptor
+that only qemu recognises is refused.
 """
 
 import logging
+import re
 from typing import cast
 
 from diptych_common.errors import UnsupportedMediaType
@@ -29,6 +31,11 @@ log = logging.getLogger(__name__)
 _TELLTALE = 512
 _TEXT_HEAD = 1024 * 1024
 
+# A text that qemu takes for a VMDK and whose extents, files of the host perhaps, it would open. Its
+# own `qemu-img convert` pads such a descriptor with NUL, and oslo.utils then takes it for raw.
+# Source: qemu 7.2, block/vmdk.c `vmdk_probe`, which looks at no more than _TELLTALE bytes.
+_DESCRIPTOR = re.compile(rb"(?:#[^\n]*\n| *\r?\n)*version=[123]\r?\n")
+
 # What a bigint column holds.
 _LARGEST_SIZE = 2**63 - 1
 
@@ -46,6 +53,7 @@ class Inspection:
         self._rules = rules
         self._size = 0
         self._head: bytearray | None = bytearray()
+        self._is_descriptor = False
         # Every inspector is in one of the two, or has found that the image is not of its format.
         self._watching = [kind() for name, kind in ALL_FORMATS.items() if name != "raw"]
         self._stopped: list[FileInspector] = []
@@ -79,6 +87,8 @@ class Inspection:
         found = " and ".join(map(str, matches)) or "raw"
         for inspector in matches:
             self._require_safety(inspector)
+        if self._is_descriptor and not any(isinstance(match, VMDKInspector) for match in matches):
+            raise UnsupportedMediaType("The data is a VMDK descriptor, which names other files.")
         if self._declared == "raw" and len(matches) <= 1:
             if matches:
                 log.warning("An image declared as raw is %s; it is stored as raw.", found)
@@ -96,6 +106,7 @@ class Inspection:
         if self._head is None:
             return
         head, self._head = bytes(self._head), None
+        self._is_descriptor = _DESCRIPTOR.match(head[:_TELLTALE]) is not None
         self._feed(head[:_TEXT_HEAD])
         self._feed(head[_TEXT_HEAD:])
 

@@ -62,8 +62,10 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
         async with db.read() as connection:
             locations = await images.locations_to_remove(connection, image_id)
         for location in locations:
+            # By the URL where the store was renamed meanwhile.
+            store = stores.by_location(location["url"], {"store": location["store"]})
             with suppress(NotFound):  # an earlier run of this job may have got this far
-                await stores[location["store"]].delete(location["url"])
+                await store.delete(location["url"])
             async with db.write() as connection:
                 await images.forget_location(connection, location["id"])
 
