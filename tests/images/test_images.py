@@ -550,3 +550,9 @@ async def test_system_scoped_tokens_are_refused(api, make_image) -> None:
     assert (await api.get("/v2/images", headers=system)).status_code == 403
     assert (await api.delete(image["self"], headers=system)).status_code in (403, 404)
     assert (await api.get(image["self"], headers=ALICE)).status_code == 200
+
+
+async def test_readiness_asks_the_database_and_the_default_store(api) -> None:
+    ready = await api.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["checks"] == {"database": "ok", "default_store": "ok", "drain": "ok"}

@@ -15,7 +15,7 @@ from operator import eq, ge, gt, le, lt, ne
 from typing import Any, Final, Literal, NamedTuple, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych_images.db.images import (
@@ -204,19 +204,18 @@ def _statement(shape: _Shape) -> sa.Select[Any]:
         images.c.os_hidden == sa.bindparam("hidden", type_=sa.Boolean),
         *(_condition(column, op, at=at) for at, (column, op) in enumerate(shape.filters)),
     ]
-    if shape.has_tags:
-        conditions.append(images.c.tags.contains(sa.bindparam("tags", type_=ARRAY(sa.Text))))
-    if shape.has_properties:
-        conditions.append(images.c.properties.contains(sa.bindparam("properties", type_=JSONB)))
     if marker is not None:
         conditions.append(_after(marker, shape.sort))
 
-    branches = [_branch(kind, whose, conditions, shape) for kind, whose in shape.branches]
+    contents = _contents(shape)
+    if contents and shape.is_admin:
+        is_common = _is_common(shape)
+        branches = _walks([*conditions, *contents, is_common], shape)
+        branches.append(_lookup([*conditions, sa.not_(is_common)], shape))
+    else:
+        branches = _walks([*conditions, *contents], shape)
     union = (branches[0] if len(branches) == 1 else sa.union_all(*branches)).subquery("branches")
-    merged = sa.select(union).order_by(*_order(union, shape.sort)).limit(_LIMIT)
-    if shape.has_tags or shape.has_properties:
-        merged = merged.where(_planned_for_its_values())
-    found = merged.subquery("page")
+    found = sa.select(union).order_by(*_order(union, shape.sort)).limit(_LIMIT).subquery("page")
     statement = sa.select(
         found,
         active_locations(found).label("locations"),
@@ -234,30 +233,73 @@ def _statement(shape: _Shape) -> sa.Select[Any]:
 _LIMIT: Final = sa.bindparam("limit", type_=sa.Integer)
 
 
-def _planned_for_its_values() -> sa.ColumnElement[bool]:
-    """A condition that is true, and keeps PostgreSQL from making one plan for all values.
+def _walks(conditions: list[sa.ColumnElement[bool]], shape: _Shape) -> list[sa.Select[Any]]:
+    """The first images of each branch."""
+    return [_branch(kind, whose, conditions, shape) for kind, whose in shape.branches]
 
-    Whether to look a tag up or to walk along the list until enough images have it depends on how
-    rare the tag is. A plan for all tags walks, through everything if the tag is rare. PostgreSQL
-    takes such a plan, after five executions, where it costs no more than the plans for the values
-    at hand; here it costs a count to ten million, which those are spared, for they know that
-    `true_here` is true. It is never counted.
+
+# Tags and properties. A walk along the list finds its page soon if many images have them, and
+# passes every image that the caller sees if few have. For a project that is what it sees; for an
+# administrator it is the whole catalogue, unless the few are looked up in the GIN indexes. The
+# planner cannot tell which is better: it takes a tag that it has no figures of for one image in
+# 200, and a plan that it keeps, after five executions, takes every tag for that. So the statement
+# holds both ways and counts first; the way that is not taken costs nothing.
+
+# How many images an administrator's tags and properties may match and still be looked up.
+_RARE: Final = 2000
+
+
+def _contents(shape: _Shape, *, unknown: bool = False) -> list[sa.ColumnElement[bool]]:
+    """The conditions on tags and properties; with `unknown`, the planner is not told the values.
+
+    Then it takes any value for a rare one, and looks it up.
     """
-    numbers = sa.func.generate_series(1, sa.literal_column("10000000")).alias("numbers")
-    count = sa.select(sa.func.count()).select_from(numbers).scalar_subquery()
-    return sa.or_(sa.bindparam("true_here", True, type_=sa.Boolean), count < 0)
+    contents: list[sa.ColumnElement[bool]] = []
+    for column, is_asked in (
+        (images.c.tags, shape.has_tags),
+        (images.c.properties, shape.has_properties),
+    ):
+        if is_asked:
+            values: sa.ColumnElement[Any] = sa.bindparam(column.name, type_=column.type)
+            if unknown:
+                values = sa.select(values).scalar_subquery()
+            contents.append(column.contains(values))
+    return contents
 
 
-def _branch_limit(shape: _Shape) -> sa.ColumnElement[int]:
-    """How many images of a branch the planner should reckon with; the page takes what it needs.
+def _is_common(shape: _Shape) -> sa.ColumnElement[bool]:
+    """Whether more than _RARE images have these tags and properties; counted once."""
+    some = (
+        sa.select(images.c.id)
+        .where(images.c.deleted_at.is_(None), *_contents(shape, unknown=True))
+        .limit(sa.literal_column(str(_RARE + 1), sa.Integer))
+        .subquery("some")
+    )
+    is_common = sa.func.count() > sa.literal_column(str(_RARE), sa.Integer)
+    rarity = sa.select(is_common.label("is_common")).select_from(some).cte("rarity")
+    return sa.select(rarity.c.is_common).scalar_subquery()
 
-    PostgreSQL takes any tag that it has no figures of for one image in 200, and would rather walk
-    along 400 images to find two than look the tag up. Where the tag is rarer, that walk is along
-    all images. So it is made to plan for a hundred.
-    """
-    if shape.has_tags or shape.has_properties:
-        return sa.func.greatest(_LIMIT, sa.literal_column("100"), type_=sa.Integer)
-    return _LIMIT
+
+def _lookup(conditions: list[sa.ColumnElement[bool]], shape: _Shape) -> sa.Select[Any]:
+    """The first images of all branches together, for an administrator, in one lookup."""
+    project = sa.bindparam("project_id", type_=sa.String)
+    listed = sa.or_(
+        *(
+            sa.and_(
+                images.c.visibility == word(kind),
+                images.c.owner == project if whose == "own" else sa.true(),
+            )
+            for kind, whose in shape.branches
+        )
+    )
+    # OFFSET 0 hides the limit, so that the planner does not think of walking.
+    rows = (
+        sa.select(images)
+        .where(listed, *conditions, *_contents(shape, unknown=True))
+        .offset(sa.literal_column("0", sa.Integer))
+        .subquery("rare")
+    )
+    return sa.select(rows).order_by(*_order(rows, shape.sort)).limit(_LIMIT)
 
 
 def _branch(
@@ -288,7 +330,7 @@ def _branch(
                 .lateral("offered")
             )
             listed = sa.select(rows).join_from(offer, rows, sa.true())
-    return listed.order_by(*_order(rows, shape.sort)).limit(_branch_limit(shape))
+    return listed.order_by(*_order(rows, shape.sort)).limit(_LIMIT)
 
 
 # Order, and what comes after a marker.
