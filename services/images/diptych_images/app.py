@@ -87,7 +87,9 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             await stack.enter_async_context(db)
             await stack.enter_async_context(laid.opened)
             stores = await stack.enter_async_context(Stores.open(stores_config))
-            blocks = BlockPool()
+            # With what a transfer costs beside its blocks (inspection holds up to 1 MiB), twenty
+            # slow uploads stay well below 64 MiB.
+            blocks = BlockPool(blocks=16)
             stack.callback(blocks.close)
             watching = asyncio.create_task(policy.watch())
             stack.callback(watching.cancel)

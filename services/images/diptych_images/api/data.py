@@ -132,7 +132,10 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
     if row["checksum"] is not None:
         # Hexadecimal and of the whole image whatever the range, as glanceclient compares it.
         headers["Content-MD5"] = row["checksum"]
-    part = requested_part(request.headers, size=size, etag=etag)
+    # RFC 9110 has ranges for GET only.
+    part = None
+    if request.method == "GET":
+        part = requested_part(request.headers, size=size, etag=etag)
     if part is not None:
         headers["Content-Range"] = part.content_range(size)
 
