@@ -352,6 +352,7 @@ def test_an_encrypted_image_is_luks(qemu_img: Callable[..., str], tmp_path: Path
 SEEDS = [
     qcow2()[:70_000], iso(), iso(start=qcow2()[:4096]), GPT, BAD_GPT, luks(), FLAT,
     iso(start=mbr((0x83, 1))), b"vhdxfile".ljust(300_000, b"\x00"), RAW[:70_000],
+    FLAT.ljust(512, b"\x00"),
     struct.pack("<4sIIQQQQIQQ", b"KDMV", 1, 0, 8, 1, 1, 1, 0, 0, 2**64 - 1).ljust(512, b"\x00")
     + FLAT.replace(b"monolithicFlat", b"monolithicSparse").replace(b"/", b"").ljust(4096, b"\x00"),
 ]  # fmt: skip
@@ -367,6 +368,15 @@ def damaged(draw: st.DrawFn) -> bytes:
     ):
         data[min(at, len(data) - 1)] = value
     return bytes(data[: draw(st.integers(0, len(data)) | st.just(len(data)))])
+
+
+def qemu_takes_it_for_a_descriptor(data: bytes) -> bool:
+    *lines, _ = data[:512].split(b"\n")
+    for line in lines:
+        text = line.removesuffix(b"\r")
+        if not text.startswith(b"#") and text.strip(b" "):
+            return text in (b"version=1", b"version=2", b"version=3")
+    return False
 
 
 def oslos_verdict(data: bytes, declared: str) -> Any:
@@ -390,9 +400,7 @@ def oslos_verdict(data: bytes, declared: str) -> Any:
         inspector.safety_check()
         if inspector in wrapper._errored_inspectors:
             return "damaged"
-    if "vmdk" not in found and (
-        data.startswith(b"# Disk DescriptorFile\nversion=1\n") or data.startswith(b"version=")
-    ):
+    if "vmdk" not in found and qemu_takes_it_for_a_descriptor(data):
         return "descriptor"
     if len(found) > 1:
         return "mismatch"
