@@ -2,11 +2,13 @@
 
 import os
 import socket
+import time
 from dataclasses import dataclass
 
 from dev.places import DevError
 
 LOOPBACK = "127.0.0.1"
+_GRACE_S = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,13 @@ def wanted() -> dict[str, Port]:
 
 def require_free(port: Port) -> None:
     """Raise a DevError that names the port, its purpose and the way out, if it is taken."""
-    if not is_free(port.number):
+    # Some seconds' grace: the servers of a run that was killed may still be leaving, and a passing
+    # connection of anybody's may have been given the number for its own end.
+    deadline = time.monotonic() + _GRACE_S
+    while not is_free(port.number):
+        if time.monotonic() < deadline:
+            time.sleep(0.1)
+            continue
         raise DevError(
             f"port {port.number} on {LOOPBACK}, wanted for {port.purpose}, is already in use. "
             f"Stop what listens there, or choose another port: "

@@ -70,6 +70,12 @@ def binaries() -> Binaries:
     return Binaries(reachable / "postgresql" / "bin", account, reachable)
 
 
+def elsewhere() -> Path:
+    """Where binaries and data go if the account can't reach the checkout; may not be there."""
+    name = hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:12]
+    return Path("/var/lib/diptych-dev") / name
+
+
 def _can_use(installation: Path, state: Path, account: Account) -> bool:
     # The data will lie in `state`, so that folder must let the account pass as well.
     return (

@@ -69,8 +69,7 @@ def _stop(_signal: int, _frame: object) -> None:
 
 
 def _start(running: ExitStack) -> None:
-    RUN.mkdir(parents=True, exist_ok=True)
-    running.enter_context(_only_one())
+    running.enter_context(only_one())
     wanted = ports.wanted()
     for port in wanted.values():
         ports.require_free(port)
@@ -118,8 +117,10 @@ def _start(running: ExitStack) -> None:
 
 
 @contextmanager
-def _only_one() -> Generator[None]:
-    with (RUN / "lock").open("w") as file:
+def only_one() -> Generator[None]:
+    """Be the only one who uses what `make run` keeps; DevError if another does."""
+    RUN.mkdir(parents=True, exist_ok=True)
+    with (STATE / "run.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

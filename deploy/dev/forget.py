@@ -1,0 +1,27 @@
+"""`make clean-data`: what `make run` keeps is thrown away, so that the next one starts afresh."""
+
+import shutil
+import sys
+
+from dev import postgres, run
+from dev.places import STATE, DevError
+
+
+def forget() -> None:
+    """Remove images, databases, users and configuration; DevError while `make run` runs."""
+    with run.only_one():
+        kept = [STATE / "keystone", STATE / "images", run.RUN]
+        for state in (STATE, postgres.elsewhere()):
+            kept += [state / "postgres", state / "postgres.log", state / "postgres.password"]
+        for path in kept:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    try:
+        forget()
+    except DevError as error:
+        sys.exit(f"make clean-data: {error}")
