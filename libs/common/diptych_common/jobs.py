@@ -358,10 +358,11 @@ async def purge(connection: AsyncConnection, jobs: Table, *, older_than: timedel
 
 def _claims(held: Collection[Job]) -> Any:
     """The ids and fences of `held` as a table, so that one statement serves any number."""
-    return func.unnest(
+    unnested = func.unnest(
         literal([job.id for job in held], ARRAY(BigInteger)),
         literal([job.fence for job in held], ARRAY(BigInteger)),
-    ).table_valued("id", "fence", name="claims")
+    )
+    return unnested.table_valued("id", "fence", name="claims").render_derived()
 
 
 def _mine(jobs: Table, job: Job) -> ColumnElement[bool]:
@@ -374,9 +375,9 @@ def _released() -> dict[str, Any]:
 
 def _next_slot(jobs: Table) -> ColumnElement[Any]:
     """The first moment after now that is a whole number of periods after the last due time."""
-    late = func.extract("epoch", NOW - jobs.c.run_after)
-    periods = func.floor(late / func.extract("epoch", jobs.c.period)) + 1
-    return jobs.c.run_after + jobs.c.period * periods
+    period = func.extract("epoch", jobs.c.period)
+    periods = func.floor(func.extract("epoch", NOW - jobs.c.run_after) / period) + 1
+    return jobs.c.run_after + func.make_interval(0, 0, 0, 0, 0, 0, periods * period)
 
 
 def _lost_if_none(result: CursorResult[Any], job: Job) -> None:

@@ -19,7 +19,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
+from alembic.util import CommandError, to_tuple
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -167,15 +167,23 @@ def _upgrade(connection: Connection, config: Config, target: str) -> None:
 
 
 def _applied(connection: Connection, script: ScriptDirectory) -> set[str]:
-    """Every revision that the database has, those that later ones stand on included."""
+    """Every revision that the database has; its own table names only the last of each branch."""
     heads = MigrationContext.configure(connection).get_current_heads()
-    try:
-        return {revision.revision for revision in script.get_all_current(heads)}
-    except CommandError as error:
-        raise MigrationRefused(
-            f"The database is at {', '.join(heads)}, which this release does not know:"
-            " a newer release has migrated it."
-        ) from error
+    applied: set[str] = set()
+    unseen = list(heads)
+    while unseen:
+        try:
+            revision = script.get_revision(unseen.pop())
+        except CommandError as error:
+            raise MigrationRefused(
+                f"The database is at {', '.join(heads)}, which this release does not know:"
+                " a newer release has migrated it."
+            ) from error
+        if revision.revision not in applied:
+            applied.add(revision.revision)
+            unseen += to_tuple(revision.down_revision, default=())
+            unseen += to_tuple(revision.dependencies, default=())
+    return applied
 
 
 def _pending(script: ScriptDirectory, applied: set[str], branch: str) -> bool:

@@ -29,9 +29,6 @@ from diptych_common.jobs import Job, JobLost
 log = logging.getLogger(__name__)
 
 PAUSE_AT_MOST_S: Final = 600.0
-# What a handler may take to leave once it is cancelled: to stop a thread, to remove a file.
-LEAVE_S: Final = 10.0
-
 # Every worker does this one itself: jobs that ended are forgotten after a while.
 FORGET: Final = "jobs.forget"
 KEPT: Final = timedelta(days=2)
@@ -80,8 +77,9 @@ class _Held:
 class Worker:
     """Runs the jobs whose kinds have a handler; others are left for workers that know them.
 
-    `lease` and `poll` are seconds: how long a silent worker keeps its jobs, and how often to look
-    when the database does not call. `recurring` gives kinds their periods.
+    In seconds: `lease` is how long a silent worker keeps its jobs, `poll` how often to look when
+    the database does not call, `leave` what a cancelled handler may take to stop a thread or
+    remove a file. `recurring` gives kinds their periods.
     """
 
     def __init__(
@@ -93,6 +91,7 @@ class Worker:
         lease: float = 30,
         concurrency: int = 4,
         poll: float = 5,
+        leave: float = 10,
         recurring: Mapping[str, timedelta] | None = None,
     ) -> None:
         self._db = db
@@ -101,6 +100,7 @@ class Worker:
         self._lease = lease
         self._concurrency = concurrency
         self._poll = poll
+        self._leave = leave
         self._recurring = {**(recurring or {}), FORGET: timedelta(hours=1)}
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._held: dict[asyncio.Task[None], _Held] = {}
@@ -254,7 +254,7 @@ class Worker:
             task.cancel()
         if self._held:
             # One that does not leave in time keeps its lease: nobody may take it while it runs.
-            await asyncio.wait(list(self._held), timeout=LEAVE_S)
+            await asyncio.wait(list(self._held), timeout=self._leave)
         returned = [held.job for task, held in running.items() if task.cancelled()]
         if returned:
             try:

@@ -1,0 +1,450 @@
+"""Workers: what they run, when, and what is left when they are killed, stopped or cut off."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dev.postgres import Server
+from diptych_common import jobs as queue
+from diptych_common.database import Database
+from diptych_common.errors import ServiceUnavailable
+from diptych_common.jobs import Job, JobLost
+from diptych_common.settings import Database as DatabaseSettings
+from diptych_common.worker import Handler, JobContext, Worker
+from sqlalchemy import text
+
+from tests import databases
+from tests.common.job_ground import eventually, jobs, noted, notes, opened, rows
+
+SCRIPT = Path(__file__).with_name("job_worker.py")
+
+Start = Callable[[float], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+async def db(empty_database: str) -> AsyncIterator[Database]:
+    async with opened(empty_database) as db:
+        yield db
+
+
+@pytest.fixture
+def start(empty_database: str, db: Database) -> Generator[Start]:
+    """Start workers in processes of their own; killed at the end."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(lease: float) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, SCRIPT, empty_database, str(lease)])
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def working(
+    db: Database, handlers: dict[str, Handler], **options: Any
+) -> AsyncGenerator[asyncio.Event]:
+    """A worker that runs meanwhile and is stopped at the end."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(Worker(db, jobs, handlers, **options).run(stop))
+    try:
+        yield stop
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, 20)
+
+
+async def enqueue(db: Database, kind: str = "k", **options: Any) -> int:
+    payload = options.pop("payload", {})
+    async with db.write() as connection:
+        return await queue.enqueue(connection, jobs, kind, payload, **options)
+
+
+async def states(db: Database) -> list[str]:
+    return [
+        state
+        for (state,) in await rows(
+            db, "SELECT state FROM jobs WHERE period IS NULL ORDER BY run_after, id"
+        )
+    ]
+
+
+async def all_succeeded(db: Database) -> bool:
+    return set(await states(db)) == {"succeeded"}
+
+
+async def note(context: JobContext, words: str) -> None:
+    async with context.write() as connection:
+        await connection.execute(notes.insert().values(note=words))
+
+
+async def noting(job: Job, context: JobContext) -> None:
+    await note(context, f"{job.kind} {job.payload.get('n')} {job.attempts}")
+
+
+async def test_a_job_is_run_as_soon_as_its_transaction_commits(db: Database) -> None:
+    async with working(db, {"k": noting}, poll=60):
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        async with db.write() as connection:
+            await queue.enqueue(connection, jobs, "k", {"n": 1})
+            await asyncio.sleep(0.2)
+            assert await noted(db) == []
+        await eventually(lambda: all_succeeded(db))
+        assert time.monotonic() - began < 10
+    assert await noted(db) == ["k 1 1"]
+
+
+async def test_a_job_for_later_is_run_when_it_is_due(db: Database) -> None:
+    async with working(db, {"k": noting}, poll=60):
+        began = time.monotonic()
+        await enqueue(db, run_after=timedelta(seconds=0.6))
+        await eventually(lambda: all_succeeded(db))
+        assert 0.55 < time.monotonic() - began < 10
+
+
+async def test_jobs_of_unknown_kinds_are_left_alone(db: Database) -> None:
+    async with working(db, {"k": noting}, poll=0.05):
+        await enqueue(db, "other")
+        await enqueue(db)
+        await eventually(lambda: _any(noted(db)))
+    assert sorted(await states(db)) == ["succeeded", "waiting"]
+
+
+async def _any(found: Awaitable[list[str]]) -> bool:
+    return bool(await found)
+
+
+async def test_no_more_jobs_run_at_a_time_than_allowed(db: Database) -> None:
+    now = most = 0
+
+    async def count(job: Job, context: JobContext) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.05)
+        now -= 1
+
+    for _ in range(12):
+        await enqueue(db)
+    async with working(db, {"k": count}, concurrency=3, poll=60):
+        await eventually(lambda: all_succeeded(db))
+    assert most == 3
+
+
+async def test_several_workers_run_each_job_once(db: Database) -> None:
+    for n in range(60):
+        await enqueue(db, payload={"n": n})
+    async with (
+        working(db, {"k": noting}, concurrency=3),
+        working(db, {"k": noting}, concurrency=3),
+        working(db, {"k": noting}, concurrency=3),
+    ):
+        await eventually(lambda: all_succeeded(db))
+    assert await noted(db) == sorted(f"k {n} 1" for n in range(60))
+
+
+async def test_a_job_that_raises_is_tried_again(
+    db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def second_time(job: Job, context: JobContext) -> None:
+        if job.attempts == 1:
+            raise OSError("the store is away")
+        await noting(job, context)
+
+    async with working(db, {"k": second_time}, poll=60):
+        await enqueue(db)
+        await eventually(lambda: all_succeeded(db))
+    assert await noted(db) == ["k None 2"]
+    assert "the store is away" in caplog.text
+
+
+async def test_a_job_out_of_attempts_stays_as_failed_with_its_error(db: Database) -> None:
+    async def never(job: Job, context: JobContext) -> None:
+        raise OSError("the store is away")
+
+    async def failed() -> bool:
+        return await states(db) == ["failed"]
+
+    async with working(db, {"k": never}):
+        await enqueue(db, max_attempts=1)
+        await eventually(failed)
+    assert await rows(db, "SELECT error FROM jobs WHERE period IS NULL") == [
+        ("OSError: the store is away",)
+    ]
+
+
+async def test_a_job_that_kills_its_workers_is_given_up(db: Database) -> None:
+    await enqueue(db, max_attempts=1)
+    async with db.write() as connection:
+        await queue.claim(
+            connection, jobs, ["k"], worker="dead", lease=timedelta(seconds=-1), limit=1
+        )
+
+    async def failed() -> bool:
+        return await states(db) == ["failed"]
+
+    async with working(db, {"k": noting}):
+        await eventually(failed)
+    assert await noted(db) == []
+
+
+async def test_a_long_job_keeps_its_lease(db: Database) -> None:
+    async def long(job: Job, context: JobContext) -> None:
+        await asyncio.sleep(2.5)
+        await noting(job, context)
+
+    async with working(db, {"k": long}, lease=0.9), working(db, {"k": long}, lease=0.9):
+        await enqueue(db)
+        await eventually(lambda: all_succeeded(db))
+    assert await noted(db) == ["k None 1"]
+
+
+async def test_a_stopped_worker_hands_its_jobs_back_at_once(db: Database) -> None:
+    started = asyncio.Event()
+    cancelled = asyncio.Event()
+
+    async def forever(job: Job, context: JobContext) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cancelled.set()
+
+    await enqueue(db, max_attempts=1)
+    async with working(db, {"k": forever}):
+        await started.wait()
+    assert cancelled.is_set()
+    assert await states(db) == ["waiting"]
+    async with working(db, {"k": noting}):
+        await eventually(lambda: all_succeeded(db))
+    assert await noted(db) == ["k None 1"]
+
+
+async def test_a_job_that_does_not_leave_is_not_given_to_another(db: Database) -> None:
+    started, release = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(job: Job, context: JobContext) -> None:
+        started.set()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    await enqueue(db)
+    async with working(db, {"k": stubborn}, lease=60, leave=0.1):
+        await started.wait()
+    assert await states(db) == ["running"]
+    release.set()
+    await eventually(lambda: all_succeeded(db))
+
+
+async def test_a_worker_that_was_killed_is_replaced_when_its_lease_is_over(
+    db: Database, start: Start
+) -> None:
+    await enqueue(db, "slow", payload={"seconds": 0.5})
+    first = start(1)
+    await eventually(lambda: _any(noted(db)))
+    first.send_signal(signal.SIGKILL)
+    second = start(1)
+    await eventually(lambda: all_succeeded(db))
+    assert await noted(db) == sorted(
+        [f"started {first.pid}", f"started {second.pid}", f"done {second.pid}"]
+    )
+
+
+async def test_a_worker_that_slept_through_its_lease_changes_nothing(
+    db: Database, start: Start
+) -> None:
+    await enqueue(db, "slow", payload={"seconds": 1})
+    asleep = start(1.5)
+    await eventually(lambda: _any(noted(db)))
+    asleep.send_signal(signal.SIGSTOP)
+    awake = start(1.5)
+    await eventually(lambda: all_succeeded(db))
+    before = await rows(db, "SELECT * FROM jobs WHERE period IS NULL")
+    asleep.send_signal(signal.SIGCONT)
+    # It answers again when it has taken a job that came later.
+    awake.terminate()
+    awake.wait()
+    later = await enqueue(db, "slow", payload={"seconds": 0})
+    await eventually(lambda: all_succeeded(db))
+    assert await rows(db, f"SELECT * FROM jobs WHERE period IS NULL AND id <> {later}") == before
+    assert [words for words in await noted(db) if words.startswith("done")] == sorted(
+        [f"done {awake.pid}", f"done {asleep.pid}"]
+    )
+
+
+async def test_sigterm_hands_the_job_to_another_process_at_once(db: Database, start: Start) -> None:
+    await enqueue(db, "slow", payload={"seconds": 2})
+    first = start(60)
+    await eventually(lambda: _any(noted(db)))
+    second = start(60)
+    first.terminate()
+    assert first.wait(10) == 0
+    await eventually(lambda: all_succeeded(db))
+    assert f"done {second.pid}" in await noted(db)
+
+
+async def test_a_recurring_job_runs_once_per_period_however_many_workers(db: Database) -> None:
+    due = "SELECT extract(epoch FROM run_after)::text FROM jobs WHERE id = :id"
+    options: dict[str, Any] = {"recurring": {"k": timedelta(seconds=0.25)}, "poll": 60}
+
+    async def tick(job: Job, context: JobContext) -> None:
+        ((slot,),) = await rows(db, due, id=job.id)
+        await note(context, slot)
+
+    async def ticked_eight_times() -> bool:
+        return len(await noted(db)) >= 8
+
+    async with (
+        working(db, {"k": tick}, **options),
+        working(db, {"k": tick}, **options),
+        working(db, {"k": tick}, **options),
+    ):
+        await eventually(ticked_eight_times)
+    slots = await noted(db)
+    since = [(float(slot) - float(slots[0])) / 0.25 for slot in slots]
+    assert len(set(slots)) == len(slots)
+    assert since == pytest.approx([round(periods) for periods in since], abs=0.001)
+    # Some may be skipped on a busy machine, but it is not twice as slow as it should be.
+    assert since[-1] < 2 * len(slots)
+
+
+async def test_the_handler_of_a_job_that_was_taken_over_is_cancelled(db: Database) -> None:
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def forever(job: Job, context: JobContext) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cancelled.set()
+
+    await enqueue(db)
+    async with working(db, {"k": forever}, lease=0.6):
+        await started.wait()
+        async with db.write() as connection:
+            await connection.execute(text("UPDATE jobs SET fence = fence + 1"))
+        await asyncio.wait_for(cancelled.wait(), 10)
+
+
+async def test_a_change_under_a_lost_job_is_rolled_back(db: Database) -> None:
+    await enqueue(db)
+    async with db.write() as connection:
+        (job,) = await queue.claim(
+            connection, jobs, ["k"], worker="w", lease=timedelta(seconds=9), limit=1
+        )
+        await connection.execute(text("UPDATE jobs SET fence = fence + 1"))
+    with pytest.raises(JobLost):
+        await note(JobContext(db, jobs, job), "too late")
+    assert await noted(db) == []
+
+
+async def test_progress_is_shown_while_the_job_runs(db: Database) -> None:
+    reported, seen = asyncio.Event(), asyncio.Event()
+
+    async def reporting(job: Job, context: JobContext) -> None:
+        await context.report({"percent": 50})
+        reported.set()
+        await seen.wait()
+
+    await enqueue(db)
+    async with working(db, {"k": reporting}):
+        await reported.wait()
+        assert await rows(db, "SELECT progress FROM jobs WHERE kind = 'k'") == [({"percent": 50},)]
+        seen.set()
+        await eventually(lambda: all_succeeded(db))
+
+
+async def test_jobs_that_ended_long_ago_are_forgotten_without_being_asked(db: Database) -> None:
+    await enqueue(db)
+    async with db.write() as connection:
+        await connection.execute(
+            text("UPDATE jobs SET state = 'failed', finished_at = now() - interval '3 days'")
+        )
+
+    async def forgotten() -> bool:
+        return await states(db) == []
+
+    async with working(db, {}):
+        await eventually(forgotten)
+
+
+async def test_a_worker_outlives_postgresql(private_postgres: Server) -> None:
+    url = await databases.create(private_postgres.url())
+    async with opened(url, connect_timeout=2) as db:
+        async with db.write() as connection:
+            name = url.rpartition("/")[2]
+            await connection.execute(text(f'ALTER DATABASE "{name}" SET synchronous_commit = on'))
+
+        async def short(job: Job, context: JobContext) -> None:
+            await asyncio.sleep(0.3)
+            await noting(job, context)
+
+        async with working(db, {"k": short}, lease=1.5, poll=0.5):
+            await enqueue(db, payload={"n": 1})
+            await asyncio.sleep(0.15)
+            os.kill(private_postgres.pid, signal.SIGKILL)
+            await asyncio.to_thread(private_postgres.start)
+
+            async def kept() -> bool:
+                try:
+                    await enqueue(db, payload={"n": 2})
+                except ServiceUnavailable:
+                    return False
+                return True
+
+            await eventually(kept)
+            await eventually(lambda: all_succeeded(db))
+        assert {words.split()[1] for words in await noted(db)} == {"1", "2"}
+
+
+async def test_where_nothing_can_be_listened_for_a_worker_looks_now_and_then(
+    empty_database: str,
+) -> None:
+    async with opened(empty_database, statement_cache_size=0) as db:
+        async with working(db, {"k": noting}, poll=0.2):
+            await asyncio.sleep(0.3)
+            await enqueue(db, payload={"n": 1})
+            await eventually(lambda: all_succeeded(db))
+        listening = await rows(
+            db,
+            "SELECT 1 FROM pg_stat_activity"
+            " WHERE query LIKE 'LISTEN%' AND datname = current_database()",
+        )
+        assert listening == []
+
+
+async def test_a_worker_starts_while_postgresql_is_away(private_postgres: Server) -> None:
+    url = await databases.create(private_postgres.url())
+    async with opened(url) as db:
+        pass
+    private_postgres.stop()
+    async with (
+        Database(DatabaseSettings(connection=url)) as db,
+        working(db, {"k": noting}, recurring={"k": timedelta(hours=1)}, poll=0.2),
+    ):
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(private_postgres.start)
+
+        async def run() -> bool:
+            try:
+                return bool(await noted(db))
+            except ServiceUnavailable:
+                return False
+
+        await eventually(run)
