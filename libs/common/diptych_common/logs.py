@@ -159,8 +159,19 @@ _REDACTIONS: Final = (
 )
 
 
+# Nothing is redacted without one of these in it, in lower case. The expressions take 0.3 ms for an
+# access line, as long as a read takes altogether; this takes a microsecond.
+_TELLTALES: Final = (
+    "gaaaa", "eyj", "token", "authorization", "cookie", "pass", "secret", "api_key", "://",
+    "signature", "temp_url_sig",
+)  # fmt: skip
+
+
 def redact(text: str) -> str:
     """The text without tokens, passwords, and credentials in URLs."""
+    lowered = text.lower()
+    if not any(telltale in lowered for telltale in _TELLTALES):
+        return text
     for pattern, replacement in _REDACTIONS:
         text = pattern.sub(replacement, text)
     return text

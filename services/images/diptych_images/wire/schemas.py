@@ -695,6 +695,7 @@ _METADEF_NAMESPACE: Schema = {
 }
 
 
+@cache
 def documents(image: ImageSchema) -> dict[str, Schema]:
     """Every schema document by its path below /v2/schemas/."""
     return {
