@@ -8,12 +8,10 @@ import hashlib
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import time
 import urllib.request
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +21,6 @@ from dev.places import LOCKS, STATE, DevError
 PASSWORD = keystone_setup.PASSWORD
 _SETUP = Path(keystone_setup.__file__)
 _START_WITHIN_S = 120
-_CONFIGURATION = """\
-[DEFAULT]
-log_file = {root}/keystone.log
-use_stderr = false
-[database]
-connection = sqlite:///{root}/keystone.db
-[token]
-provider = fernet
-expiration = {token_seconds}
-[fernet_tokens]
-key_repository = {root}/fernet
-[fernet_receipts]
-key_repository = {root}/fernet
-[credential]
-key_repository = {root}/credential
-[identity]
-# The least that bcrypt takes: this Keystone guards nothing.
-password_hash_rounds = 4
-[cache]
-enabled = true
-backend = oslo_cache.dict
-[oslo_policy]
-enforce_scope = true
-enforce_new_defaults = true
-"""
-
 # Loopback is never reached through a proxy, whatever the environment says.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -88,10 +60,11 @@ class Keystone:
             shutil.rmtree(arriving, ignore_errors=True)
             shutil.copytree(_template(python), arriving)
             arriving.rename(self.root)
-        self._write_configuration()
-        self._set_endpoints()
+        keystone_setup.configure(self.root, token_seconds=self._token_seconds)
+        # Ports may differ from one start to the next.
+        keystone_setup.set_endpoints(self.root, self._endpoints)
         self._guard = guard.guarded(
-            [*_inside(python), "serve", str(self._port)],
+            [*_inside(python), "serve", ports.LOOPBACK, str(self._port)],
             log=self.log,
             environment=_surroundings(self.root),
             owner=owner,
@@ -214,19 +187,6 @@ class Keystone:
         ids: dict[str, dict[str, str]] = json.loads((self.root / "ids.json").read_text())
         return ids
 
-    def _write_configuration(self) -> None:
-        _configure(self.root, token_seconds=self._token_seconds)
-
-    def _set_endpoints(self) -> None:
-        # By SQL, since Keystone isn't up yet and ports may differ from one start to the next.
-        with closing(sqlite3.connect(self.root / "keystone.db")) as database, database:
-            for kind, url in self._endpoints.items():
-                database.execute(
-                    "UPDATE endpoint SET url = ? "
-                    "WHERE service_id IN (SELECT id FROM service WHERE type = ?)",
-                    (url, kind),
-                )
-
 
 def _template(python: Path) -> Path:
     """The folder to copy, made by the first who asks; made anew when what it is made by changed."""
@@ -238,7 +198,7 @@ def _template(python: Path) -> Path:
                 shutil.rmtree(older)
             template.mkdir(mode=0o700)
             try:
-                _configure(template, token_seconds=86400)
+                keystone_setup.configure(template)
                 environments.run(
                     [*_inside(python), "initialize", str(template)],
                     environment=_surroundings(template),
@@ -247,11 +207,6 @@ def _template(python: Path) -> Path:
                 shutil.rmtree(template)
                 raise
     return template
-
-
-def _configure(root: Path, *, token_seconds: int) -> None:
-    text = _CONFIGURATION.format(root=root, token_seconds=token_seconds)
-    (root / "keystone.conf").write_text(text)
 
 
 def _inside(python: Path) -> list[str]:

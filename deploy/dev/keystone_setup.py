@@ -1,13 +1,17 @@
 """What is done inside Keystone's own environment: make its database, serve it, age a token.
 
-Run by `dev.keystone` with that environment's Python; everything of Keystone's is imported late, so
-that `dev.keystone` can read the table of users from here. Nothing else of ours is imported.
+Run by `dev.keystone` with that environment's Python, and by the container that the compose file has
+for trying things out. Everything of Keystone's is imported late, so that `dev.keystone` can use the
+rest from here. Nothing else of ours is imported.
 """
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
 
 import json
 import os
+import sqlite3
 import sys
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 PASSWORD = "secret"
@@ -24,13 +28,56 @@ USERS = {
 }
 SERVICES = {"identity": "keystone", "image": "glance", "artifact": "glare"}
 
+_CONFIGURATION = """\
+[DEFAULT]
+log_file = {root}/keystone.log
+use_stderr = false
+[database]
+connection = sqlite:///{root}/keystone.db
+[token]
+provider = fernet
+expiration = {token_seconds}
+[fernet_tokens]
+key_repository = {root}/fernet
+[fernet_receipts]
+key_repository = {root}/fernet
+[credential]
+key_repository = {root}/credential
+[identity]
+# The least that bcrypt takes: this Keystone guards nothing.
+password_hash_rounds = 4
+[cache]
+enabled = true
+backend = oslo_cache.dict
+[oslo_policy]
+enforce_scope = true
+enforce_new_defaults = true
+"""
+
+
+def configure(root: Path, *, token_seconds: int = 86400) -> None:
+    """Write keystone.conf; everything that Keystone keeps will be in `root`."""
+    text = _CONFIGURATION.format(root=root, token_seconds=token_seconds)
+    (root / "keystone.conf").write_text(text)
+
+
+def set_endpoints(root: Path, endpoints: Mapping[str, str]) -> None:
+    """Set the addresses in the catalog by service type, while Keystone isn't running."""
+    with closing(sqlite3.connect(root / "keystone.db")) as database, database:
+        for kind, url in endpoints.items():
+            database.execute(
+                "UPDATE endpoint SET url = ? "
+                "WHERE service_id IN (SELECT id FROM service WHERE type = ?)",
+                (url, kind),
+            )
+
 
 def initialize(root: Path) -> None:
     """Make the schema, the keys, the administrator and all of the tables above, in one process.
 
     `admin` (password as everybody's) is administrator of project admin, of the domain Default and
-    of the system. Endpoints get a placeholder; `dev.keystone` sets them at each start. The ids of
-    users and projects are left in ids.json.
+    of the system. Endpoints get a placeholder, see `set_endpoints`. The ids of users and projects
+    are left in ids.json.
     """
     # keystone-manage and the WSGI application both insist on parsing the options themselves, and
     # can do so only once in a process. Imported before the fork, the libraries are loaded once.
@@ -135,13 +182,29 @@ def _populate(root: Path, application) -> None:
     (root / "ids.json").write_text(json.dumps({"users": users, "projects": projects}))
 
 
-def serve(port: int) -> None:
-    """Serve Keystone on the loopback port until told to stop."""
+def serve(host: str, port: int) -> None:
+    """Serve Keystone until told to stop."""
     import waitress
     from keystone.wsgi.api import application
 
     # With more threads SQLite says "database is locked" now and then, which becomes a 500.
-    waitress.serve(application, host="127.0.0.1", port=port, threads=1, ident=None)
+    waitress.serve(application, host=host, port=port, threads=1, ident=None)
+
+
+def contain(root: Path, endpoints: Mapping[str, str]) -> None:
+    """Do all of it in a container: make what `root` lacks, set the endpoints, serve everybody."""
+    os.environ["OS_KEYSTONE_CONFIG_DIR"] = str(root)
+    os.environ["OS_KEYSTONE_CONFIG_FILES"] = str(root / "keystone.conf")
+    if not (root / "ids.json").exists():
+        configure(root)
+        child = os.fork()
+        if child == 0:
+            initialize(root)
+            os._exit(0)
+        if os.waitpid(child, 0)[1] != 0:
+            sys.exit("Keystone's database could not be made")
+    set_endpoints(root, endpoints)
+    serve("0.0.0.0", 5000)
 
 
 def age(token: str) -> str:
@@ -175,6 +238,8 @@ if __name__ == "__main__":
     if what == "initialize":
         initialize(Path(values[0]))
     elif what == "serve":
-        serve(int(values[0]))
+        serve(values[0], int(values[1]))
+    elif what == "contain":
+        contain(Path(values[0]), dict(value.split("=", 1) for value in values[1:]))
     elif what == "age":
         print(age(values[0]))
