@@ -7,6 +7,7 @@ Source: Glance 33.0, api/v2 schemas, as its clients see them; Images API referen
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol, cast
 
 from diptych_common.errors import BadRequest
