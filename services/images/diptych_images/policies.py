@@ -292,12 +292,13 @@ def require_owner(policy: Policy, who: Identity, owner: str | None) -> None:
     """Raise Forbidden if old defaults are allowed and the caller neither owns nor administers.
 
     Old defaults allow everybody to change everything that they see, and old policy files say so
-    too. What held strangers off was a check in the code, on every change of an image; this is it.
-    With `enforce_new_defaults` the rules alone decide.
+    too. What held strangers off was a check in the code, on every change of an image and of a
+    member's answer, which is that member's own; this is it. With `enforce_new_defaults` the rules
+    alone decide.
 
     Source: Glance 33.0, api/v2/policy.py `check_is_image_mutable`.
     """
     if policy.enforces_new_defaults or policy.allows("context_is_admin", who, {}):
         return
     if owner is None or owner != who.project_id:
-        raise Forbidden("Your project does not own this image.")
+        raise Forbidden("This belongs to another project than yours.")

@@ -5,6 +5,7 @@ from diptych_common.identity import Identity
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
+from diptych_images import policies
 from diptych_images.api.resources import (
     NO_BODY,
     Res,
@@ -14,13 +15,14 @@ from diptych_images.api.resources import (
     is_admin,
     json_body,
     locked_image,
+    not_found,
     refuse_anonymous,
     require,
     require_change,
-    visible_image,
 )
 from diptych_images.db import members
 from diptych_images.db.images import ImageRow
+from diptych_images.db.members import MemberRow
 from diptych_images.wire import member as wire
 
 router = APIRouter(prefix="/v2/images/{image_id}/members")
@@ -29,13 +31,11 @@ router = APIRouter(prefix="/v2/images/{image_id}/members")
 @router.get("", dependencies=[NO_BODY])
 async def list_(image_id: str, res: Res, who: Who) -> Response:
     """All members for the owner, its own entry for a member."""
-    async with res.db.read() as connection:
-        row = await visible_image(connection, image_id, res, who)
-        require(res, "get_members", who, row)
-        if row["visibility"] != "shared":
-            raise Forbidden("Only shared images have members.")
-        rows = await members.list_(connection, image_id, member=_only(res, who, row))
-    return json_response(wire.collection(rows))
+    row, entries = await _visible(image_id, res, who)
+    require(res, "get_members", who, row)
+    if row["visibility"] != "shared":
+        raise Forbidden("Only shared images have members.")
+    return json_response(wire.collection(entries))
 
 
 @router.post("", openapi_extra=wire.CREATE_OPENAPI)
@@ -62,17 +62,11 @@ async def add(image_id: str, request: Request, res: Res, who: Who) -> Response:
 @router.get("/{member}", dependencies=[NO_BODY])
 async def show(image_id: str, member: str, res: Res, who: Who) -> Response:
     """One entry; 404 where the caller may not see it, the list answers 403 there."""
-    async with res.db.read() as connection:
-        row = await visible_image(connection, image_id, res, who)
-        entry = await members.get(connection, image_id, member)
-    if (
-        entry is None
-        or row["visibility"] != "shared"
-        or _only(res, who, row) not in (None, member)
-        or not res.policy.allows("get_member", who, _target(row, member))
-    ):
+    row, entries = await _visible(image_id, res, who, member=member)
+    may_get = res.policy.allows("get_member", who, _target(row, member))
+    if not entries or not may_get or row["visibility"] != "shared":
         raise _no_member(image_id, member)
-    return json_response(wire.document(entry))
+    return json_response(wire.document(entries[0]))
 
 
 @router.put("/{member}", openapi_extra=wire.UPDATE_OPENAPI)
@@ -82,11 +76,14 @@ async def update(image_id: str, member: str, request: Request, res: Res, who: Wh
     status = wire.parse_update(await json_body(request))
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
+        require(res, "get_image", who, row)
         if row["visibility"] != "shared":
             raise Forbidden("Only shared images have members.")
-        if _only(res, who, row) not in (None, member):
+        is_owner = is_admin(res, who) or row["owner"] == who.project_id
+        if not is_owner and member != who.project_id:
             raise _no_member(image_id, member)
         res.policy.require("modify_member", who, _target(row, member))
+        policies.require_owner(res.policy, who, member)
         entry = await members.set_status(connection, image_id, member, status)
         if entry is None:
             raise _no_member(image_id, member)
@@ -99,9 +96,9 @@ async def remove(image_id: str, member: str, res: Res, who: Who) -> Response:
     """Withdraw the offer; members themselves can only reject it."""
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
+        require_change(res, "delete_member", who, row)
         if row["visibility"] != "shared":
             raise Forbidden("Only shared images have members.")
-        require_change(res, "delete_member", who, row)
         entry = await members.remove(connection, image_id, member)
         if entry is None:
             raise _no_member(image_id, member)
@@ -109,11 +106,20 @@ async def remove(image_id: str, member: str, res: Res, who: Who) -> Response:
     return Response(status_code=204)
 
 
-def _only(res: Resources, who: Identity, row: ImageRow) -> str | None:
-    """The one member whose entry the caller may see; None for the owner and administrators."""
-    if is_admin(res, who) or row["owner"] == who.project_id:
-        return None
-    return who.project_id
+async def _visible(
+    image_id: str, res: Resources, who: Identity, *, member: str | None = None
+) -> tuple[ImageRow, list[MemberRow]]:
+    async with res.db.read() as connection:
+        found = await members.of_image(
+            connection,
+            image_id,
+            project_id=who.project_id,
+            is_admin=is_admin(res, who),
+            member=member,
+        )
+    if found is None:
+        raise not_found(image_id)
+    return found
 
 
 def _target(row: ImageRow, member: str) -> dict[str, object]:

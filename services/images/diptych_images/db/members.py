@@ -1,15 +1,24 @@
 """Members: the projects that a shared image is offered to, and what they answered."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final, TypedDict, cast
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as insert_into
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych_images.db.images import MemberStatus
-from diptych_images.db.tables import image_members
+from diptych_images.db.images import (
+    ImageRow,
+    MemberStatus,
+    active_locations,
+    is_uuid,
+    may_see,
+    membership,
+    word,
+)
+from diptych_images.db.tables import image_members, images
 
 
 class MemberRow(TypedDict):
@@ -79,30 +88,76 @@ async def add(
     return Refused.QUOTA if is_full else Refused.DUPLICATE
 
 
-_LIST: Final = (
-    sa.select(image_members)
-    .where(
-        image_members.c.image_id == _ID,
-        sa.or_(_MEMBER.is_(None), image_members.c.member == _MEMBER),
+def _of_image(*, is_admin: bool) -> sa.Select[Any]:
+    project = sa.bindparam("project_id", type_=sa.String)
+    named = sa.bindparam("the_member", type_=sa.String)
+    shown = (
+        sa.true()
+        if is_admin
+        else sa.or_(images.c.owner == project, image_members.c.member == project)
     )
-    .order_by(image_members.c.created_at, image_members.c.member)
-)
+    entry = sa.func.jsonb_build_object(
+        *(part for column in image_members.c for part in (word(column.name), column))
+    )
+    order = (image_members.c.created_at, image_members.c.member)
+    entries = (
+        sa.select(
+            sa.func.coalesce(
+                sa.func.jsonb_agg(aggregate_order_by(entry, *order)),
+                sa.literal_column("'[]'::jsonb", JSONB),
+                type_=JSONB,
+            )
+        )
+        .where(
+            image_members.c.image_id == images.c.id,
+            sa.or_(named.is_(None), image_members.c.member == named),
+            shown,
+        )
+        .correlate(images)
+        .scalar_subquery()
+    )
+    return sa.select(
+        images,
+        active_locations(images).label("locations"),
+        membership(images).label("member_status"),
+        entries.label("entries"),
+    ).where(images.c.id == _ID, images.c.deleted_at.is_(None), may_see(is_admin=is_admin))
 
 
-async def list_(
-    connection: AsyncConnection, image_id: str, *, member: str | None = None
-) -> list[MemberRow]:
-    """All members of an image in the order of their addition, or only the entry of `member`."""
-    found = await connection.execute(_LIST, {"the_image": image_id, "the_member": member})
-    return [cast(MemberRow, dict(row)) for row in found.mappings()]
+_OF_IMAGE: Final = {is_admin: _of_image(is_admin=is_admin) for is_admin in (False, True)}
 
 
-_GET: Final = sa.select(image_members).where(_is_entry)
+async def of_image(
+    connection: AsyncConnection,
+    image_id: str,
+    *,
+    project_id: str | None,
+    is_admin: bool,
+    member: str | None = None,
+) -> tuple[ImageRow, list[MemberRow]] | None:
+    """An image with those of its members that the project may see; None as for `images.get`.
+
+    The owner and administrators see all of them, in the order of their addition, anyone else its
+    own entry alone. With `member`, only that one's entry, if it is among them. One statement.
+    """
+    if not is_uuid(image_id):
+        return None
+    parameters = {"the_image": image_id, "project_id": project_id, "the_member": member}
+    found = (await connection.execute(_OF_IMAGE[is_admin], parameters)).mappings().one_or_none()
+    if found is None:
+        return None
+    image = dict(found)
+    entries = cast("list[dict[str, Any]]", image.pop("entries"))
+    return cast(ImageRow, image), [_entry(entry) for entry in entries]
 
 
-async def get(connection: AsyncConnection, image_id: str, member: str) -> MemberRow | None:
-    """A project's membership of an image, None if it has none."""
-    return _row(await connection.execute(_GET, {"the_image": image_id, "the_member": member}))
+def _entry(entry: dict[str, Any]) -> MemberRow:
+    """A row that went through JSON, where a time is a text with the session's offset."""
+    times = {
+        name: datetime.fromisoformat(entry[name]).astimezone(UTC)
+        for name in ("created_at", "updated_at")
+    }
+    return cast(MemberRow, {**entry, **times})
 
 
 _SET_STATUS: Final = (
