@@ -370,18 +370,14 @@ async def test_progress_is_shown_while_the_job_runs(db: Database) -> None:
         await eventually(lambda: all_succeeded(db))
 
 
-async def test_jobs_that_ended_long_ago_are_forgotten_without_being_asked(db: Database) -> None:
-    await enqueue(db)
-    async with db.write() as connection:
-        await connection.execute(
-            text("UPDATE jobs SET state = 'failed', finished_at = now() - interval '3 days'")
-        )
-
-    async def forgotten() -> bool:
-        return await states(db) == []
-
-    async with working(db, {}):
-        await eventually(forgotten)
+async def test_a_worker_may_start_before_the_schema_is_there(empty_database: str) -> None:
+    async with (
+        Database(DatabaseSettings(connection=empty_database)) as db,
+        working(db, {"k": noting}, recurring={"k": timedelta(hours=1)}, poll=0.2),
+    ):
+        await asyncio.sleep(0.3)
+        async with opened(empty_database):
+            await eventually(lambda: _any(noted(db)))
 
 
 async def test_a_worker_outlives_postgresql(private_postgres: Server) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from sqlalchemy import Table
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych_common import jobs
@@ -29,9 +30,9 @@ from diptych_common.jobs import Job, JobLost
 log = logging.getLogger(__name__)
 
 PAUSE_AT_MOST_S: Final = 600.0
-# Every worker does this one itself: jobs that ended are forgotten after a while.
-FORGET: Final = "jobs.forget"
-KEPT: Final = timedelta(days=2)
+# What the database may answer at any time, a schema that is not migrated yet included. The loop
+# goes on: nobody would notice that it ended, beside an API that works.
+TROUBLE: Final = (ServiceUnavailable, SQLAlchemyError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +97,12 @@ class Worker:
     ) -> None:
         self._db = db
         self._table = jobs_table
-        self._handlers = {**handlers, FORGET: self._forget}
+        self._handlers = handlers
         self._lease = lease
         self._concurrency = concurrency
         self._poll = poll
         self._leave = leave
-        self._recurring = {**(recurring or {}), FORGET: timedelta(hours=1)}
+        self._recurring = dict(recurring or {})
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._held: dict[asyncio.Task[None], _Held] = {}
         self._wake = asyncio.Event()
@@ -138,8 +139,8 @@ class Worker:
                         await jobs.schedule(connection, self._table, kind, period)
                     del unscheduled[kind]
                 idle = await self._take()
-            except ServiceUnavailable as error:
-                log.warning("No jobs are taken for now: %s", error.message)
+            except TROUBLE as error:
+                log.error("No jobs are taken for now: %s", error)
                 idle = min(self._poll, 1.0)
             with suppress(TimeoutError):
                 async with asyncio.timeout(idle):
@@ -210,7 +211,8 @@ class Worker:
                         pause = timedelta(seconds=_pause_s(job.attempts))
                         await jobs.fail(connection, self._table, job, error, pause=pause)
                 return
-            except ServiceUnavailable:
+            except TROUBLE as trouble:
+                log.warning("Job %s (%s) is not settled yet: %s", job.id, job.kind, trouble)
                 if time.monotonic() > held.until:
                     raise JobLost(f"Job {job.id} ({job.kind}) could not be settled.") from None
                 await asyncio.sleep(min(1.0, self._lease / 10))
@@ -230,7 +232,7 @@ class Worker:
                         [held.job for held in beating.values()],
                         lease=timedelta(seconds=self._lease),
                     )
-            except (ServiceUnavailable, TimeoutError) as error:
+            except (*TROUBLE, TimeoutError) as error:
                 log.warning("The leases of %s jobs were not renewed: %r", len(beating), error)
                 lost = [task for task, held in beating.items() if held.until < time.monotonic()]
             else:
@@ -260,12 +262,8 @@ class Worker:
             try:
                 async with self._db.write() as connection:
                     await jobs.give_back(connection, self._table, returned)
-            except ServiceUnavailable as error:
-                log.warning("Jobs wait until their leases are over: %s", error.message)
-
-    async def _forget(self, _: Job, context: JobContext) -> None:
-        async with self._db.write() as connection:
-            await jobs.purge(connection, context.table, older_than=KEPT)
+            except TROUBLE as error:
+                log.warning("Jobs wait until their leases are over: %s", error)
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
