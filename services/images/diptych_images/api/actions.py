@@ -4,6 +4,7 @@ from diptych_common.errors import Forbidden
 from diptych_common.identity import Identity
 from fastapi import APIRouter, Response
 
+from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import (
     NO_BODY,
     Res,
@@ -15,7 +16,9 @@ from diptych_images.api.resources import (
 )
 from diptych_images.db import images
 
-router = APIRouter(prefix="/v2/images/{image_id}/actions", dependencies=[NO_BODY])
+router = APIRouter(
+    prefix="/v2/images/{image_id}/actions", dependencies=[NO_BODY], responses=ANY_ERROR
+)
 
 
 @router.post("/deactivate", status_code=204)

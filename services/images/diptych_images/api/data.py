@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import AsyncExitStack
+from typing import Any
 from urllib.parse import unquote
 from uuid import uuid4
 
@@ -22,6 +23,7 @@ from diptych_store.ingest import ingest
 from diptych_store.protocol import Attempt, ByteRange, Reading, Store
 from fastapi import APIRouter, Request, Response
 
+from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import (
     NO_BODY,
     Res,
@@ -39,11 +41,21 @@ from diptych_images.db import images
 from diptych_images.db.images import ImageRow
 from diptych_images.formats import Inspection
 
-router = APIRouter(prefix="/v2/images/{image_id}/file")
+router = APIRouter(prefix="/v2/images/{image_id}/file", responses=ANY_ERROR)
 log = logging.getLogger(__name__)
 
+_UPLOAD_OPENAPI: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+    "responses": {"204": {"description": "The image has its data and is active."}},
+}
 
-@router.put("", status_code=204)
+
+@router.put("", status_code=204, openapi_extra=_UPLOAD_OPENAPI)
 async def upload(image_id: str, request: Request, res: Res, who: Who) -> Response:
     """Give a queued image its bytes; on any failure it is queued again and nothing is left."""
     refuse_anonymous(who)

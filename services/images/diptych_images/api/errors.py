@@ -7,6 +7,7 @@ Source: WebOb 1.8 `WSGIHTTPException`; glanceclient `exc.from_response`; opensta
 """
 
 from html import escape
+from typing import Any
 
 from diptych_common.errors import (
     ApiError,
@@ -42,6 +43,28 @@ STORE_ANSWERS: dict[type[Exception], type[ApiError]] = {
     store_errors.Unreachable: ServiceUnavailable,
     store_errors.SizeLimitExceeded: TooLarge,
     store_errors.SizeMismatch: BadRequest,
+}
+
+# What the OpenAPI document says of every route, in place of FastAPI's 422, which no client gets.
+ANY_ERROR: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "An error, in the form that `Accept` asks for.",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["message", "code", "title"],
+                    "properties": {
+                        "message": {"type": "string"},
+                        "code": {"type": "string", "description": "The status line."},
+                        "title": {"type": "string"},
+                    },
+                }
+            },
+            "text/html": {"schema": {"type": "string"}},
+            "text/plain": {"schema": {"type": "string"}},
+        },
+    }
 }
 
 

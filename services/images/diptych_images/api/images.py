@@ -8,6 +8,7 @@ from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
 from diptych_images import policies
+from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import (
     NO_BODY,
     Res,
@@ -29,7 +30,7 @@ from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.wire import image as wire
 from diptych_images.wire import listing
 
-router = APIRouter(prefix="/v2/images")
+router = APIRouter(prefix="/v2/images", responses=ANY_ERROR)
 
 
 @router.get("", dependencies=[NO_BODY])

@@ -4,10 +4,11 @@ from diptych_common.errors import NotFound
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Response
 
+from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import NO_BODY, Res, Resources, Who
 from diptych_images.wire import info
 
-router = APIRouter(prefix="/v2/info", dependencies=[NO_BODY])
+router = APIRouter(prefix="/v2/info", dependencies=[NO_BODY], responses=ANY_ERROR)
 
 
 @router.get("/import")

@@ -6,6 +6,7 @@ from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
 from diptych_images import policies
+from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import (
     NO_BODY,
     Res,
@@ -25,7 +26,7 @@ from diptych_images.db.images import ImageRow
 from diptych_images.db.members import MemberRow
 from diptych_images.wire import member as wire
 
-router = APIRouter(prefix="/v2/images/{image_id}/members")
+router = APIRouter(prefix="/v2/images/{image_id}/members", responses=ANY_ERROR)
 
 
 @router.get("", dependencies=[NO_BODY])

@@ -3,6 +3,7 @@
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
+from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import (
     Res,
     Who,
@@ -18,7 +19,7 @@ from diptych_images.api.resources import (
 from diptych_images.db import images
 from diptych_images.wire import patch
 
-router = APIRouter(prefix="/v2/images")
+router = APIRouter(prefix="/v2/images", responses=ANY_ERROR)
 
 _VISIBILITY_RULES = {"public": "publicize_image", "community": "communitize_image"}
 

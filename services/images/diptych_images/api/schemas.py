@@ -4,10 +4,11 @@ from diptych_common.errors import NotFound
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
+from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import Res, Who, refuse_body
 from diptych_images.wire import schemas
 
-router = APIRouter(prefix="/v2/schemas")
+router = APIRouter(prefix="/v2/schemas", responses=ANY_ERROR)
 
 # Glance reads past a body here, and only here.
 _TOLERANT = frozenset({"task", "tasks"})

@@ -3,10 +3,11 @@
 from diptych_common.errors import BadRequest, NotFound, TooLarge
 from fastapi import APIRouter, Response
 
+from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import NO_BODY, Res, Who, emit, locked_image, require_change
 from diptych_images.db import images
 
-router = APIRouter(prefix="/v2/images/{image_id}/tags", dependencies=[NO_BODY])
+router = APIRouter(prefix="/v2/images/{image_id}/tags", dependencies=[NO_BODY], responses=ANY_ERROR)
 
 # `{tag:path}`: a tag may hold a slash, which arrives decoded.
 

@@ -1,0 +1,127 @@
+"""docs/routes.md: every route of the images service, where it is, whom it asks and what it costs.
+
+What a route costs is told here and measured by `tests/structure/test_statements.py`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from diptych_images.app import ROUTERS
+from diptych_images.policies import RULES
+from fastapi.routing import APIRoute
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What PostgreSQL runs for a request: statements without BEGIN and COMMIT, and transactions.
+
+    A statement outside of every transaction commits by itself.
+    """
+
+    statements: int
+    transactions: int = 0
+
+
+# By method and path. Each write records its event in the transaction of its change.
+COSTS: Final[Mapping[str, Cost]] = {
+    "GET /v2/images": Cost(1),
+    "POST /v2/images": Cost(2, 1),
+    "GET /v2/images/{image_id}": Cost(1),
+    "DELETE /v2/images/{image_id}": Cost(5, 1),
+    "PATCH /v2/images/{image_id}": Cost(3, 1),
+    "PUT /v2/images/{image_id}/file": Cost(7, 3),
+    "GET /v2/images/{image_id}/file": Cost(1),
+    "HEAD /v2/images/{image_id}/file": Cost(1),
+    "GET /v2/images/{image_id}/members": Cost(1),
+    "POST /v2/images/{image_id}/members": Cost(3, 1),
+    "GET /v2/images/{image_id}/members/{member}": Cost(1),
+    "PUT /v2/images/{image_id}/members/{member}": Cost(3, 1),
+    "DELETE /v2/images/{image_id}/members/{member}": Cost(3, 1),
+    "PUT /v2/images/{image_id}/tags/{tag}": Cost(3, 1),
+    "DELETE /v2/images/{image_id}/tags/{tag}": Cost(3, 1),
+    "POST /v2/images/{image_id}/actions/deactivate": Cost(3, 1),
+    "POST /v2/images/{image_id}/actions/reactivate": Cost(3, 1),
+    "GET /v2/info/import": Cost(0),
+    "GET /v2/info/stores": Cost(0),
+    "GET /v2/info/stores/detail": Cost(0),
+    "GET /v2/schemas/{name}": Cost(0),
+}
+
+
+class Place(NamedTuple):
+    """A route: `METHOD /path`, the function's module below `diptych_images.api`, and its name."""
+
+    operation: str
+    module: str
+    function: str
+
+
+def places() -> Iterator[Place]:
+    """Every route of the images service, in the order in which the router tries them."""
+    for router in ROUTERS:
+        for route in router.routes:
+            if not isinstance(route, APIRoute):
+                raise TypeError(f"{route} is no route of FastAPI's")
+            for method in sorted(route.methods or ()):
+                yield Place(
+                    f"{method} {route.path_format}",
+                    route.endpoint.__module__.removeprefix("diptych_images.api."),
+                    route.endpoint.__name__,
+                )
+
+
+def rules_of(operation: str) -> list[str]:
+    """The names of the policy rules that a request of this kind may be asked about."""
+    return [
+        rule.name
+        for rule in RULES
+        if any(_bare(f"{each.method} {each.path}") == _bare(operation) for each in rule.operations)
+    ]
+
+
+def _bare(operation: str) -> str:
+    """The operation without the names of its parameters and without its query; HEAD as GET."""
+    return re.sub(r"\{[^}]*\}", "{}", operation.partition("?")[0]).replace("HEAD ", "GET ")
+
+
+_HEAD: Final = """\
+# Routes of the images service
+
+`/v2/<family>…` is in `services/images/diptych_images/api/<family>.py`, `/v2/images/{id}/<sub>…` in
+`api/<sub>.py`; the exceptions are listed at the top of `app.py`. No token is needed for `/`,
+`/versions` and `/v2`, which the middleware of `api/versions.py` answers, nor for `/healthcheck`,
+`/livez` and `/readyz`, which that of `diptych_common.health` does. What else begins with `/v2.0`,
+`/v2.1` and so on is the same under `/v2`.
+
+The rules are those that [policy](operators/policy.md) names for the request; `context_is_admin` may
+be asked anywhere. Statements are counted by PostgreSQL, without `BEGIN` and `COMMIT`, for an
+ordinary request that succeeds; a transaction adds these two. While bytes flow no transaction is
+open, and an upload renews its lease once in a third of `[jobs] lease`.
+
+| Method | Path | Function | Policy rules | Statements |
+| --- | --- | --- | --- | --- |
+"""
+
+
+def page() -> str:
+    """docs/routes.md, without a note of where it comes from."""
+    rows: list[str] = []
+    for place in places():
+        method, path = place.operation.split(" ")
+        rules = ", ".join(f"`{rule}`" for rule in rules_of(place.operation)) or "none"
+        function = f"`{place.module}.py: {place.function}`"
+        cost = _words(COSTS[place.operation])
+        rows.append(f"| {method} | `{path}` | {function} | {rules} | {cost} |\n")
+    return _HEAD + "".join(rows)
+
+
+def _words(cost: Cost) -> str:
+    match cost.transactions:
+        case 0:
+            return str(cost.statements)
+        case 1:
+            return f"{cost.statements} in a transaction"
+        case several:
+            return f"{cost.statements}, {several} transactions"

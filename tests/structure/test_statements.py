@@ -1,0 +1,170 @@
+"""What each route costs, counted by the server; docs/routes.md tells these numbers."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from dev.routes import COSTS, Cost, places
+
+from tests import databases
+from tests.images.service import ADMIN, ALICE, BOB, OCTETS, PATCH, client, configuration, opened
+
+Make = Callable[..., Awaitable[str]]
+Request = tuple[str, dict[str, Any]]
+
+
+@pytest.fixture
+async def api(images_database: str, tmp_path: Path) -> AsyncGenerator[httpx.AsyncClient]:
+    async with (
+        opened(configuration(images_database, tmp_path)) as app,
+        client(app) as opened_client,
+    ):
+        yield opened_client
+
+
+@pytest.fixture
+def make(api: httpx.AsyncClient) -> Make:
+    """`await make(data=b"…")`: the path of an image of Alice's, active if it has data."""
+
+    async def make_image(
+        *, data: bytes | None = None, member: str | None = None, deactivated: bool = False
+    ) -> str:
+        body = {"disk_format": "raw", "container_format": "bare", "tags": ["old"]}
+        path = (await api.post("/v2/images", json=body, headers=ALICE)).json()["self"]
+        if data is not None:
+            await api.put(f"{path}/file", content=data, headers={**ALICE, **OCTETS})
+        if member is not None:
+            await api.post(f"{path}/members", json={"member": member}, headers=ALICE)
+        if deactivated:
+            await api.post(f"{path}/actions/deactivate", headers=ALICE)
+        return path
+
+    return make_image
+
+
+async def list_images(make: Make) -> Request:
+    await make()
+    return "/v2/images", {}
+
+
+async def create(make: Make) -> Request:
+    return "/v2/images", {"json": {"name": "x", "tags": ["a"], "property": "value"}}
+
+
+async def image(make: Make) -> Request:
+    return await make(data=b"x"), {}
+
+
+async def patch(make: Make) -> Request:
+    operations = [{"op": "replace", "path": "/name", "value": "new"}]
+    return await make(), {"json": operations, "headers": {**ALICE, **PATCH}}
+
+
+async def upload(make: Make) -> Request:
+    return f"{await make()}/file", {"content": b"bytes", "headers": {**ALICE, **OCTETS}}
+
+
+async def download(make: Make) -> Request:
+    return f"{await make(data=b'bytes')}/file", {}
+
+
+async def list_members(make: Make) -> Request:
+    return f"{await make(member='beta')}/members", {}
+
+
+async def add_member(make: Make) -> Request:
+    return f"{await make()}/members", {"json": {"member": "beta"}}
+
+
+async def member(make: Make) -> Request:
+    return f"{await make(member='beta')}/members/beta", {}
+
+
+async def accept(make: Make) -> Request:
+    path = f"{await make(member='beta')}/members/beta"
+    return path, {"json": {"status": "accepted"}, "headers": BOB}
+
+
+async def add_tag(make: Make) -> Request:
+    return f"{await make()}/tags/new", {}
+
+
+async def remove_tag(make: Make) -> Request:
+    return f"{await make()}/tags/old", {}
+
+
+async def deactivate(make: Make) -> Request:
+    return f"{await make(data=b'x')}/actions/deactivate", {}
+
+
+async def reactivate(make: Make) -> Request:
+    return f"{await make(data=b'x', deactivated=True)}/actions/reactivate", {}
+
+
+def fixed(path: str, headers: dict[str, str] = ALICE) -> Callable[[Make], Awaitable[Request]]:
+    async def request(make: Make) -> Request:
+        return path, {"headers": headers}
+
+    return request
+
+
+REQUESTS: dict[str, Callable[[Make], Awaitable[Request]]] = {
+    "GET /v2/images": list_images,
+    "POST /v2/images": create,
+    "GET /v2/images/{image_id}": image,
+    "DELETE /v2/images/{image_id}": image,
+    "PATCH /v2/images/{image_id}": patch,
+    "PUT /v2/images/{image_id}/file": upload,
+    "GET /v2/images/{image_id}/file": download,
+    "HEAD /v2/images/{image_id}/file": download,
+    "GET /v2/images/{image_id}/members": list_members,
+    "POST /v2/images/{image_id}/members": add_member,
+    "GET /v2/images/{image_id}/members/{member}": member,
+    "PUT /v2/images/{image_id}/members/{member}": accept,
+    "DELETE /v2/images/{image_id}/members/{member}": member,
+    "PUT /v2/images/{image_id}/tags/{tag}": add_tag,
+    "DELETE /v2/images/{image_id}/tags/{tag}": remove_tag,
+    "POST /v2/images/{image_id}/actions/deactivate": deactivate,
+    "POST /v2/images/{image_id}/actions/reactivate": reactivate,
+    "GET /v2/info/import": fixed("/v2/info/import"),
+    "GET /v2/info/stores": fixed("/v2/info/stores"),
+    "GET /v2/info/stores/detail": fixed("/v2/info/stores/detail", ADMIN),
+    "GET /v2/schemas/{name}": fixed("/v2/schemas/image"),
+}
+
+
+def test_every_route_has_a_known_cost() -> None:
+    assert {place.operation for place in places()} == COSTS.keys()
+
+
+@pytest.mark.parametrize("operation", COSTS)
+async def test_a_request_costs_what_is_told(
+    api: httpx.AsyncClient, make: Make, images_database: str, operation: str
+) -> None:
+    method = operation.partition(" ")[0]
+
+    async def send(path: str, arguments: dict[str, Any]) -> None:
+        arguments = {"headers": ALICE, **arguments}
+        answer = await api.request(method, path, **arguments)
+        assert answer.is_success, answer.text
+
+    # Once to make the connection ready, once to be counted.
+    await send(*await REQUESTS[operation](make))
+    path, arguments = await REQUESTS[operation](make)
+    async with databases.statements(images_database) as seen:
+        await send(path, arguments)
+    transactions = [text for text in seen.texts if text.startswith("COMMIT")]
+    statements = [
+        text for text in seen.texts if not text.startswith(("BEGIN", "COMMIT", "ROLLBACK"))
+    ]
+    assert Cost(len(statements), len(transactions)) == COSTS[operation], seen.texts
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [place.operation for place in places() if place.operation.startswith(("GET", "HEAD"))],
+)
+def test_reading_takes_one_statement_at_most(operation: str) -> None:
+    assert COSTS[operation] in (Cost(0), Cost(1))
