@@ -324,11 +324,10 @@ async def test_deleting_while_paging_misses_no_image(connection: AsyncConnection
     while True:
         page = await image_list.page(connection, query, project_id=OWNER, is_admin=False)
         assert page.marker_found
-        for row in page.rows:
-            seen.append(row["id"])
-            await images.mark_deleted(connection, row["id"])
+        seen += [row["id"] for row in page.rows]
         if len(page.rows) < 2:
             break
+        await images.mark_deleted(connection, seen[-1])
         query = replace(query, marker=seen[-1])
     assert len(seen) == 7
     assert set(seen) == made

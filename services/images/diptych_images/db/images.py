@@ -9,13 +9,13 @@ landed, which no other function locks.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, TypedDict, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as insert_into
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -271,29 +271,6 @@ async def update(
     )
     changed = await connection.execute(statement, {"the_image": image_id})
     return cast(ImageRow, dict(changed.mappings().one()))
-
-
-_SET_STATUS: Final = (
-    sa.update(images)
-    .where(
-        images.c.id == _ID,
-        _is_living,
-        images.c.status == sa.any_(sa.bindparam("from_", type_=ARRAY(sa.Text))),
-    )
-    .values(status=sa.bindparam("to", type_=sa.String), updated_at=_NOW)
-    .returning(*_after_a_change(images))
-)
-
-
-async def set_status(
-    connection: AsyncConnection, image_id: str, from_: Collection[Status], to: Status
-) -> ImageRow | None:
-    """Move an image from one of these states to another; None if it was in none of them."""
-    return _row(
-        await connection.execute(
-            _SET_STATUS, {"the_image": image_id, "from_": list(from_), "to": to}
-        )
-    )
 
 
 _MARK_DELETED: Final = (
