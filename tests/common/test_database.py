@@ -268,7 +268,7 @@ async def test_cancelled_requests_leave_no_connection_behind(empty_database: str
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         assert in_use[-1] == 0
-        assert max(in_use) == 4
+        assert 1 < max(in_use) <= 4
         await asyncio.gather(*(request() for _ in range(8)))
     async with databases.connection(empty_database) as server:
         held = await server.fetchval(

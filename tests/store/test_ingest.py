@@ -239,6 +239,7 @@ async def test_the_error_of_a_store_comes_out_and_the_stream_is_let_go(pool: Blo
 
 
 async def test_a_cancelled_transfer_leaves_nothing(store: MemoryStore, pool: BlockPool):
+    tasks = asyncio.all_tasks()
     for turns in range(60):
         task = asyncio.create_task(
             ingest(
@@ -257,7 +258,7 @@ async def test_a_cancelled_transfer_leaves_nothing(store: MemoryStore, pool: Blo
         with pytest.raises(asyncio.CancelledError):
             await task
         assert store.everything() == []
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert asyncio.all_tasks() == tasks
 
 
 async def test_a_slow_store_holds_the_client_back(pool: BlockPool):
