@@ -5,6 +5,7 @@ back, and no change is lost to a message broker that is down.
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Literal
 
 from sqlalchemy import (
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    delete,
     func,
     insert,
 )
@@ -64,3 +66,11 @@ async def emit(
             request_id=request_id,
         )
     )
+
+
+async def purge(connection: AsyncConnection, outbox: Table, *, older_than: timedelta) -> int:
+    """Drop events that nobody fetched within `older_than`; how many there were."""
+    result = await connection.execute(
+        delete(outbox).where(outbox.c.created_at < func.now() - older_than)
+    )
+    return result.rowcount

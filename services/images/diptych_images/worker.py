@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 
-from diptych_common import jobs
+from diptych_common import events, jobs
 from diptych_common.database import Database
 from diptych_common.jobs import Job
 from diptych_common.worker import Handler, JobContext, Worker
@@ -20,18 +20,16 @@ from diptych_store.registry import Stores
 from diptych_images.attempts import remove
 from diptych_images.db import images
 from diptych_images.db.tables import jobs as jobs_table
+from diptych_images.db.tables import outbox
 from diptych_images.settings import ImagesSettings
 
 log = logging.getLogger(__name__)
-
-# How many dead uploads are taken at a time: each holds its lease while the others are removed.
-_REAP_AT_ONCE = 20
 
 # An attempt without a row can only come from a database that was restored to an earlier time, so
 # there is no hurry, and a transfer of a day is possible.
 _FORGOTTEN_AFTER = timedelta(days=2)
 _SWEEP_EVERY = timedelta(hours=6)
-_JOBS_KEPT = timedelta(days=7)
+_KEPT = timedelta(days=7)
 
 
 def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worker:
@@ -39,22 +37,23 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
 
     async def reap(job: Job, context: JobContext) -> None:
         """Undo the uploads whose process has died: their bytes go and their images are queued."""
+        # One at a time: what is taken has its whole lease to be removed in.
         while True:
             async with db.write() as connection:
                 expired = await images.take_expired(
-                    connection, lease_s=settings.jobs.lease, limit=_REAP_AT_ONCE
+                    connection, lease_s=settings.jobs.lease, limit=1
                 )
-            for dead in expired:
-                try:
-                    attempt = Attempt(key=dead.image_id, token=dead.attempt)
-                    await remove(db, stores[dead.store], attempt, published=True)
-                except (StoreError, KeyError) as failure:
-                    # Its lease runs out again, and the next round tries again.
-                    log.warning("Upload %s could not be undone: %r", dead.attempt, failure)
-                else:
-                    log.info("Upload of image %s in store %s was undone", dead.image_id, dead.store)
-            if len(expired) < _REAP_AT_ONCE:
+            if not expired:
                 return
+            (dead,) = expired
+            try:
+                attempt = Attempt(key=dead.image_id, token=dead.attempt)
+                await remove(db, stores[dead.store], attempt, published=True)
+            except (StoreError, KeyError) as failure:
+                # Its lease runs out again, and the next round tries again.
+                log.warning("Upload %s could not be undone: %r", dead.attempt, failure)
+            else:
+                log.info("Upload of image %s in store %s was undone", dead.image_id, dead.store)
 
     async def remove_bytes(job: Job, context: JobContext) -> None:
         """Remove the bytes of a deleted image from all stores, then forget where they were."""
@@ -82,16 +81,18 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
                     await store.discard(attempt)
                     log.warning("Attempt %s in store %s had no row", attempt.token, name)
 
-    async def purge_jobs(job: Job, context: JobContext) -> None:
-        """Forget jobs that ended a while ago."""
+    async def purge(job: Job, context: JobContext) -> None:
+        """Forget jobs that ended a while ago, and events that nobody fetched."""
         async with db.write() as connection:
-            await jobs.purge(connection, jobs_table, older_than=_JOBS_KEPT)
+            await jobs.purge(connection, jobs_table, older_than=_KEPT)
+        async with db.write() as connection:
+            await events.purge(connection, outbox, older_than=_KEPT)
 
     handlers: Mapping[str, Handler] = {
         "reap": reap,
         "remove_bytes": remove_bytes,
         "sweep": sweep,
-        "purge_jobs": purge_jobs,
+        "purge": purge,
     }
     return Worker(
         db,
@@ -100,7 +101,7 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
         recurring={
             "reap": timedelta(seconds=settings.jobs.reaper_interval),
             "sweep": _SWEEP_EVERY,
-            "purge_jobs": _SWEEP_EVERY,
+            "purge": _SWEEP_EVERY,
         },
         lease=settings.jobs.lease,
         concurrency=settings.jobs.concurrency,

@@ -1,0 +1,113 @@
+"""The jobs of the images service, run by a worker in this process."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from diptych_common.database import Database
+from diptych_images.settings import load
+from diptych_images.worker import make_worker
+from diptych_store.registry import Stores
+from diptych_store.settings import StoresConfig
+
+from tests import databases
+from tests.images.service import configuration
+
+
+@asynccontextmanager
+async def working(environ: dict[str, str]) -> AsyncGenerator[None]:
+    """A worker that runs beside the block."""
+    loaded = load(environ=environ)
+    stop = asyncio.Event()
+    async with (
+        Database(loaded.settings.database) as db,
+        Stores.open(StoresConfig.from_sections(loaded.sections)) as stores,
+    ):
+        running = asyncio.create_task(make_worker(loaded.settings, db, stores).run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await running
+
+
+@pytest.fixture
+def environ(images_database: str, tmp_path: Path) -> dict[str, str]:
+    return configuration(images_database, tmp_path, JOBS__REAPER_INTERVAL="1", JOBS__LEASE="3")
+
+
+async def until_run(database: str, kind: str) -> None:
+    """Wait until a recurring job has ended once, and raise what it failed with."""
+    async with asyncio.timeout(10), databases.connection(database) as server:
+        while True:
+            row = await server.fetchrow(
+                "SELECT state, error, run_after > now() AS again FROM jobs WHERE kind = $1", kind
+            )
+            if row and row["state"] == "waiting" and row["again"]:
+                assert row["error"] is None
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_attempts_that_no_row_knows_are_swept_after_days(
+    images_database: str, environ: dict[str, str], tmp_path: Path
+) -> None:
+    async with working(environ):
+        await until_run(images_database, "sweep")
+    attempts = tmp_path / "fast" / ".attempts"
+    old, young = (attempts / f"{uuid4()}.{uuid4()}" for _ in range(2))
+    for path in (old, young):
+        path.write_bytes(b"x")
+    days_ago = time.time() - 3 * 86400
+    os.utime(old, (days_ago, days_ago))
+    async with databases.connection(images_database) as server:
+        await server.execute("UPDATE jobs SET run_after = now() WHERE kind = 'sweep'")
+    async with working(environ):
+        await until_run(images_database, "sweep")
+    assert list(attempts.iterdir()) == [young]
+
+
+async def test_old_jobs_and_events_are_forgotten(
+    images_database: str, environ: dict[str, str]
+) -> None:
+    async with databases.connection(images_database) as server:
+        for days in (1, 30):
+            await server.execute(
+                "INSERT INTO outbox (event_type, priority, payload, created_at)"
+                " VALUES ('x', 'INFO', '{}', now() - make_interval(days => $1))",
+                days,
+            )
+            await server.execute(
+                "INSERT INTO jobs (kind, payload, state, finished_at)"
+                " VALUES ('old', '{}', 'succeeded', now() - make_interval(days => $1))",
+                days,
+            )
+        async with working(environ):
+            await until_run(images_database, "purge")
+        assert await server.fetchval("SELECT count(*) FROM outbox") == 1
+        assert await server.fetchval("SELECT count(*) FROM jobs WHERE kind = 'old'") == 1
+
+
+async def test_a_dead_upload_in_a_store_that_is_gone_stops_no_other(
+    images_database: str, environ: dict[str, str]
+) -> None:
+    dead = {store: (str(uuid4()), str(uuid4())) for store in ("gone", "fast")}
+    async with databases.connection(images_database) as server:
+        for store, (image, attempt) in dead.items():
+            await server.execute("INSERT INTO images (id, status) VALUES ($1, 'saving')", image)
+            await server.execute(
+                "INSERT INTO image_locations (image_id, store, status, attempt, lease_until)"
+                " VALUES ($1, $2, 'pending', $3, now() - interval '1 minute')",
+                image,
+                store,
+                attempt,
+            )
+        async with working(environ):
+            await until_run(images_database, "reap")
+        states = dict(await server.fetch("SELECT id::text, status FROM images"))
+    assert states == {dead["gone"][0]: "saving", dead["fast"][0]: "queued"}
