@@ -10,9 +10,8 @@ from dev.places import STATE, DevError
 def forget() -> None:
     """Remove images, databases, users and configuration; DevError while `make run` runs."""
     with run.only_one():
-        kept = [STATE / "keystone", STATE / "images", run.RUN]
-        for state in (STATE, postgres.elsewhere()):
-            kept += [state / "postgres", state / "postgres.log", state / "postgres.password"]
+        kept = [STATE / "keystone", STATE / "images", run.RUN, postgres.elsewhere()]
+        kept += STATE.glob("postgres*")
         for path in kept:
             if path.is_dir():
                 shutil.rmtree(path)

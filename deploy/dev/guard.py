@@ -32,7 +32,7 @@ def guarded(
 
     `owner` is the pid whose end stops the command, our own if None. SIGTERM to the guard stops the
     command with `stop_signal` and, if it won't go in 20 s, with SIGKILL; the guard ends after it
-    and has its exit code. `environment` is all the command sees. Its output is added to `log`.
+    and has its exit code, 128 and the number of the signal that ended it. `environment` is all the command sees. Its output is added to `log`.
     """
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -83,7 +83,8 @@ def main(arguments: Sequence[str]) -> int:
         child.send_signal(signal.Signals[stop_signal])
         if not _ended(child, within_s=_GENTLE_FOR_S):
             child.kill()
-    return child.wait()
+    code = child.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _ended(child: subprocess.Popen[bytes], *, within_s: float) -> bool:
