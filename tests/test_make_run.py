@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -124,20 +125,12 @@ def _some_ports(count: int) -> Sequence[int]:
 
 
 @pytest.fixture(scope="module", params=["anywhere", "in a private folder"])
-def clone(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Generator[Clone]:
-    place = tmp_path_factory.mktemp("clone")
-    reachable = request.param == "anywhere"
-    if not reachable and os.geteuid() != 0:
+def clone(request: pytest.FixtureRequest) -> Generator[Clone]:
+    if request.param != "anywhere" and os.geteuid() != 0:
         pytest.skip("only for root does it matter whether others reach the checkout")
-    if reachable:
-        # pytest's own folders are private.
-        for parent in (place, *place.parents):
-            if parent.stat().st_uid == os.geteuid() and len(parent.parts) > 2:
-                parent.chmod(parent.stat().st_mode | 0o011)
-    else:
-        place.chmod(0o700)
+    # Not one of pytest's folders, which are all private, now or as soon as another run begins.
+    place = Path(tempfile.mkdtemp(prefix="diptych-clone-"))
+    place.chmod(0o755 if request.param == "anywhere" else 0o700)
     home = place / "home"
     home.mkdir()
     path = place / "diptych"

@@ -31,8 +31,9 @@ def guarded(
     """Start the command under a guard, in a session of its own; return the guard's process.
 
     `owner` is the pid whose end stops the command, our own if None. SIGTERM to the guard stops the
-    command with `stop_signal` and, if it won't go in 20 s, with SIGKILL; the guard ends after it
-    and has its exit code, 128 and the number of the signal that ended it. `environment` is all the command sees. Its output is added to `log`.
+    command with `stop_signal` and, if it won't go in 20 s, with SIGKILL. The guard ends after it
+    with its exit code, which is 128 and a signal's number if that ended it. `environment` is all
+    that the command sees. Its output is added to `log`.
     """
     with log.open("ab") as output:
         return subprocess.Popen(

