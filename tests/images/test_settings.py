@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from diptych_common.settings import SettingsError
-from diptych_images.settings import ImagesSettings, load, store_sections
+from diptych_images.settings import ImagesSettings, load, store_sections, stores
 
 # As deployment tools write it, with what they set that has no effect here.
 GLANCE_FILE = """
@@ -179,3 +179,14 @@ def test_a_bad_value_stops_the_service_with_its_place(tmp_path: Path) -> None:
     assert str(error.value) == (
         f"{file}:2: [DEFAULT] hashing_algorithm = md5: expected one of sha512, sha384, sha256, sha1"
     )
+
+
+def test_a_bad_store_option_is_told_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "images.conf"
+    file.write_text(
+        "[DEFAULT]\nenabled_backends = fast:file\n[glance_store]\ndefault_backend = slow\n"
+    )
+    with pytest.raises(SettingsError) as refused:
+        stores(load(config_files=[file], environ={}))
+    text = str(refused.value)
+    assert f"{file}:4: [glance_store] default_backend: expected" in text

@@ -473,12 +473,14 @@ class Loaded(Generic[T_co]):
 
     `sections` has every assignment as text, the last one of each option, for parts that read
     their own sections (stores); names of options are as written, of sections as the reader knows
-    them. `elsewhere` names the sections of such parts. `remarks` are things that an operator
-    should know and that stop nothing.
+    them. `places` says where each of them stands, by section and option; `elsewhere` names the
+    sections of such parts. `remarks` are things that an operator should know and that stop
+    nothing.
     """
 
     settings: T_co
     sections: Mapping[str, Mapping[str, str]] = dataclasses.field(repr=False)  # it holds passwords
+    places: Mapping[tuple[str, str], str] = dataclasses.field(repr=False)
     elsewhere: tuple[str, ...]
     unknown: tuple[UnknownOption, ...]
     unused: tuple[UnusedOption, ...]
@@ -541,6 +543,11 @@ def load(
     return Loaded(
         settings=settings,
         sections=_plain(sections),
+        places={
+            (section, name): values[-1].source
+            for section, options in sections.items()
+            for name, values in options.items()
+        },
         elsewhere=elsewhere,
         unknown=unknown,
         unused=not_used,

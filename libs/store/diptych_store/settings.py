@@ -30,7 +30,7 @@ class Problem:
     expected: str
 
     def __str__(self) -> str:
-        return f"[{self.section}] {self.option}: {self.expected}"
+        return f"[{self.section}] {self.option}: expected {self.expected}"
 
 
 class StoreSettingsError(ValueError):

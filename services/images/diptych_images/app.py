@@ -22,7 +22,6 @@ from diptych_store.errors import StoreError
 from diptych_store.ingest import BlockPool
 from diptych_store.protocol import Measures
 from diptych_store.registry import Stores
-from diptych_store.settings import StoresConfig
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Scope
@@ -33,6 +32,7 @@ from diptych_images.api.errors import from_store, render
 from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
 from diptych_images.settings import ImagesSettings
+from diptych_images.settings import stores as settings_of_stores
 from diptych_images.wire.schemas import ImageSchema
 from diptych_images.worker import make_worker
 
@@ -51,11 +51,11 @@ ROUTERS = (
 def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     """The service as an ASGI application; what it needs is opened when the server starts it.
 
-    Raises what tells an operator that the settings cannot be used: StoreSettingsError,
+    Raises what tells an operator that the settings cannot be used: SettingsError,
     PolicyError, ValueError.
     """
     settings = loaded.settings
-    stores_config = StoresConfig.from_sections(loaded.sections)
+    stores_config = settings_of_stores(loaded)
     policy = load_policy(loaded)
     metrics = Metrics()
     db = Database(
@@ -147,7 +147,7 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with (
         Database(settings.database, application_name="diptych-images-worker") as db,
-        Stores.open(StoresConfig.from_sections(loaded.sections)) as stores,
+        Stores.open(settings_of_stores(loaded)) as stores,
     ):
         await make_worker(settings, db, stores).run(stop)
 

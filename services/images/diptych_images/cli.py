@@ -4,7 +4,6 @@ import asyncio
 
 from diptych_common.command_line import ConfigDirs, ConfigFiles, Service, commands
 from diptych_common.settings import Loaded
-from diptych_store.settings import StoresConfig
 
 from diptych_images import app as application
 from diptych_images import policies, settings
@@ -12,7 +11,7 @@ from diptych_images.settings import ImagesSettings
 
 
 def _check_stores(loaded: Loaded[ImagesSettings]) -> list[str]:
-    unknown = StoresConfig.from_sections(loaded.sections).unknown
+    unknown = settings.stores(loaded).unknown
     return [
         f"[{one.section}] {one.option} "
         + ("is unknown and ignored" if one.reason is None else f"has no effect: {one.reason}")

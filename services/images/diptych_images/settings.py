@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from diptych_common import settings as common
-from diptych_common.settings import GROUP, Bytes, CommaList, Loaded, Port, option
+from diptych_common.settings import (
+    GROUP,
+    Bytes,
+    CommaList,
+    Loaded,
+    Port,
+    Problem,
+    SettingsError,
+    option,
+)
+from diptych_store.settings import StoresConfig, StoreSettingsError
 from pydantic import BaseModel, BeforeValidator
 
 ENV_PREFIX: Final = "DIPTYCH_IMAGES"
@@ -334,3 +344,21 @@ def load(
         unused=UNUSED,
         read_elsewhere=store_sections,
     )
+
+
+def stores(loaded: Loaded[ImagesSettings]) -> StoresConfig:
+    """What the settings say of the stores. Raises SettingsError."""
+    try:
+        return StoresConfig.from_sections(loaded.sections)
+    except StoreSettingsError as error:
+        problems = [
+            Problem(
+                file=loaded.places.get((one.section, one.option), "(not set)"),
+                section=one.section,
+                option=one.option,
+                value=None,
+                expected=one.expected,
+            )
+            for one in error.problems
+        ]
+        raise SettingsError("\n".join(map(str, problems)), problems) from error
