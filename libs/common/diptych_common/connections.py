@@ -4,8 +4,10 @@ uvicorn leaves these limits to a proxy in front; here they hold without one.
 """
 
 import asyncio
+from typing import cast
 from uuid import uuid4
 
+import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -23,13 +25,15 @@ MAX_DISCARDED = 16 * 1024 * 1024
 class GuardedConnection(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 connection with limits; trailers of a body are dropped.
 
-    uvicorn would append them to the headers that the application is looking at.
+    uvicorn would append them to the headers that the application is looking at. A request to
+    upgrade is answered as if it were none (RFC 9110 §7.8): with uvicorn its body would be lost.
     """
 
     _in_head = True
     _head_bytes = 0
     _discarded = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _is_upgrade = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn's own
         """Begin to wait for the first request."""
@@ -45,7 +49,8 @@ class GuardedConnection(HttpToolsProtocol):
         """Take bytes from the client; refuse a head without an end."""
         if self._in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self.transport.is_closing():
             return
         if self._in_head and self._head_bytes > MAX_HEAD:
@@ -58,6 +63,31 @@ class GuardedConnection(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    @property
+    def _parser(self) -> httptools.HttpRequestParser:
+        # uvicorn drops it with the connection, when no more data comes.
+        return cast(httptools.HttpRequestParser, self.parser)
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; a head that asks for an upgrade goes in again without that."""
+        while data:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = data[upgrade.args[0] :]
+                data = self._head_without_upgrade() + rest if self._is_upgrade else b""
+                self._is_upgrade = False
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self._parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self._parser.get_method(), self.url, version)]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
         """Note that a request begins."""
@@ -74,10 +104,20 @@ class GuardedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the application."""
+        # The parser takes what follows for another protocol, and would not read a body. CONNECT
+        # always asks for one; the application refuses it.
+        self._is_upgrade = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
+        if self._is_upgrade:
+            return
         self._in_head = False
         self._discarded = 0
         self._forget_timer()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that a request has come whole."""
+        if not self._is_upgrade:
+            super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """Hand over a piece of the body, or throw it away when the answer is out."""

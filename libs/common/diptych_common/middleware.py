@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 _SAFE_HEADERS = {"accept", "accept-language", "content-language", "content-type", "origin"}
 _REQUEST_ID = b"x-openstack-request-id"
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
+# Characters of a path that a log line shows: twice those of the longest path that leads anywhere.
+_LONGEST_PATH = 1024
 
 
 class RequestId:
@@ -137,7 +139,7 @@ class AccessLog:
                 client[0] if client else "-",
                 method,
                 # Escaped, for a line break in a path must not begin a line of its own.
-                scope["path"].encode("unicode_escape").decode("ascii"),
+                scope["path"][:_LONGEST_PATH].encode("unicode_escape").decode("ascii"),
                 route,
                 status,
                 "" if is_whole else " broken",

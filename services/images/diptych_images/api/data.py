@@ -44,6 +44,8 @@ from diptych_images.formats import Inspection
 router = APIRouter(prefix="/v2/images/{image_id}/file", responses=ANY_ERROR)
 log = logging.getLogger(__name__)
 
+_MANY_DIGITS = 30
+
 _UPLOAD_OPENAPI: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -68,9 +70,6 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
     require_change(res, "upload_image", who, row)
     if row["status"] != "queued":
         raise Conflict(f"Image {image_id} is {row['status']}; only queued images take data.")
-    disk_format, container_format = row["disk_format"], row["container_format"]
-    if disk_format is None or container_format is None:
-        raise BadRequest("disk_format and container_format must be set before data is uploaded.")
     if size is not None and size > settings.image_size_cap:
         raise TooLarge(f"An image can have {settings.image_size_cap} bytes.")
 
@@ -82,6 +81,12 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
         )
         if saving is None:
             raise Gone(f"Image {image_id} was deleted or is being uploaded by another request.")
+        # As they are from here on: until now a PATCH could change what the data is judged by.
+        disk_format, container_format = saving["disk_format"], saving["container_format"]
+        if disk_format is None or container_format is None:
+            raise BadRequest(
+                "disk_format and container_format must be set before data is uploaded."
+            )
         await emit(connection, "image.update", saving)
 
     async with Held(res.db, store, attempt, lease_s=lease_s) as held:
@@ -216,7 +221,8 @@ def _announced_size(request: Request) -> int | None:
     announced = request.headers.get("x-openstack-image-size")
     if announced is None:
         return length
-    if not (announced.isascii() and announced.isdecimal()):
+    # int() refuses thousands of digits with an error of its own; no size has as many as this.
+    if not (announced.isascii() and announced.isdecimal() and len(announced) <= _MANY_DIGITS):
         raise BadRequest("x-openstack-image-size must be a number of bytes.")
     if length is not None and int(announced) != length:
         raise BadRequest(

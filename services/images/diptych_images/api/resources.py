@@ -31,6 +31,10 @@ from diptych_images.wire.schemas import ImageSchema
 # The largest JSON document a client may send, in bytes: 128 properties of 64 KiB fit.
 MAX_DOCUMENT = 10 * 1024 * 1024
 
+# How many values it may hold: to check millions of them takes a process half a minute, in which it
+# answers nobody and renews no lease.
+MAX_VALUES = 20_000
+
 # What `Transfer-Encoding` says when a request has a body. Source: Glance 33.0, common/wsgi.py.
 _BODY_ENCODINGS = {"chunked", "compress", "deflate", "gzip", "identity"}
 
@@ -173,7 +177,8 @@ NO_BODY = Depends(refuse_body)
 async def json_body(request: Request) -> object:
     """The request's JSON document, whatever its content type says.
 
-    Raises BadRequest if there is none or it is not JSON, TooLarge beyond MAX_DOCUMENT.
+    Raises BadRequest if there is none or it is not JSON, TooLarge beyond MAX_DOCUMENT and
+    MAX_VALUES.
     """
     if not has_body(request):
         raise BadRequest("The request must have a body, and it must be JSON.")
@@ -183,9 +188,26 @@ async def json_body(request: Request) -> object:
         if len(body) > MAX_DOCUMENT:
             raise TooLarge(f"The document is larger than {MAX_DOCUMENT} bytes.")
     try:
-        return cast(object, orjson.loads(body))
+        document = cast(object, orjson.loads(body))
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is not valid JSON: {error}") from error
+    if _has_too_many_values(document):
+        raise TooLarge(f"The document holds more than {MAX_VALUES} values.")
+    return document
+
+
+def _has_too_many_values(document: object) -> bool:
+    values = 0
+    unseen = [document]
+    while unseen and values <= MAX_VALUES:
+        value = unseen.pop()
+        if isinstance(value, dict):
+            value = list(cast("dict[str, object]", value).values())
+        if isinstance(value, list):
+            within = cast("list[object]", value)
+            values += len(within)
+            unseen += within
+    return values > MAX_VALUES
 
 
 def document(row: ImageRow, res: Resources, who: Identity) -> dict[str, object]:
