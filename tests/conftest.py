@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    # The servers of a run outlive the process that happened to start them, by design; a complaint
-    # about that at its exit would come after pytest's closing line.
-    warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
     if not _is_worker(config):
         ground.clear()
 
