@@ -204,6 +204,7 @@ def test_killed_outright_it_leaves_nothing_running(clone: Clone, running: Runnin
 
 def test_it_names_the_port_that_is_taken(clone: Clone) -> None:
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind((ports.LOOPBACK, clone.ports["IMAGES_PORT"]))
         other.listen()
         done = clone.make("run")
