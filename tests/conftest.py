@@ -25,7 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if not _is_worker(config):
+    if _is_worker(config):
+        ground.leave()
+    else:
         ground.clear()
 
 
