@@ -1,0 +1,124 @@
+"""The command line of the images service, as an operator types it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+from tests.images.daemon import COMMAND, Daemon
+from tests.images.service import ALICE, OCTETS, configuration
+
+
+def run(
+    *arguments: str | Path, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, *arguments],
+        env={**os.environ, **(environ or {}), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_schema_is_made_step_by_step(empty_database: str) -> None:
+    environ = {"DIPTYCH_IMAGES__DATABASE__CONNECTION": empty_database}
+    assert run("db", "check", environ=environ).returncode == 3
+    assert "expand" in run("db", "upgrade", "--phase", "expand", environ=environ).stdout
+    assert run("db", "upgrade", environ=environ).returncode == 0
+    assert run("db", "check", environ=environ).returncode == 0
+    assert run("db", "current", environ=environ).stdout.strip()
+
+
+def test_a_database_out_of_reach_is_told_without_its_password() -> None:
+    environ = {"DIPTYCH_IMAGES__DATABASE__CONNECTION": "postgresql://u:sesame@127.0.0.1:1/x"}
+    told = run("db", "check", environ=environ)
+    assert told.returncode == 2
+    assert told.stderr.startswith("diptych-images: ")
+    assert "Traceback" not in told.stderr
+    assert "sesame" not in told.stderr
+
+
+def test_settings_that_cannot_be_used_stop_every_command(tmp_path: Path) -> None:
+    file = tmp_path / "images.conf"
+    file.write_text("[DEFAULT]\nimage_size_cap = lots\nworkers = 0\n")
+    for command in (("api",), ("worker",), ("config", "show"), ("db", "check")):
+        told = run(*command, "--config-file", file)
+        assert told.returncode == 2
+        assert f"{file}:2: [DEFAULT] image_size_cap = lots: expected" in told.stderr
+        assert f"{file}:3: [DEFAULT] workers = 0: expected" in told.stderr
+
+
+def test_what_a_file_sets_without_effect_is_listed(tmp_path: Path) -> None:
+    environ = configuration("postgresql://localhost/x", tmp_path)
+    file = tmp_path / "images.conf"
+    file.write_text("[DEFAULT]\nnonsense = 1\n[fast]\nmisspelt = 1\n")
+    told = run("config", "check", "--config-file", file, environ=environ)
+    assert told.returncode == 1
+    assert f"{file}:2: [DEFAULT] nonsense is unknown" in told.stdout
+    assert "[fast] misspelt is unknown" in told.stdout
+    file.write_text("")
+    assert run("config", "check", "--config-file", file, environ=environ).returncode == 0
+
+
+def test_effective_settings_hide_secrets() -> None:
+    environ = {
+        "DIPTYCH_IMAGES__DATABASE__CONNECTION": "postgresql://u:sesame@localhost/x",
+        "DIPTYCH_IMAGES__KEYSTONE_AUTHTOKEN__PASSWORD": "sesame",
+    }
+    for options in ((), ("--json",)):
+        shown = run("config", "show", *options, environ=environ)
+        assert shown.returncode == 0
+        assert "sesame" not in shown.stdout
+    assert json.loads(shown.stdout)["DEFAULT"]["bind_port"] == 9292
+
+
+def test_a_decision_is_explained() -> None:
+    owner = ("policy", "check", "modify_image", "--project", "p", "--target", "project_id=p")
+    allowed = run(*owner, "--roles", "member")
+    assert allowed.returncode == 0
+    denied = run(*owner, "--roles", "reader")
+    assert denied.returncode == 1
+    assert "role:member" in denied.stdout
+    assert run("policy", "check", "no_such_rule").returncode == 2
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environ = configuration("postgresql://localhost/x", tmp_path, DEFAULT__BIND_PORT=str(port))
+        told = run("api", environ=environ)
+    assert told.returncode == 2
+    assert str(port) in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_a_worker_of_its_own_does_the_jobs(empty_database: str, tmp_path: Path) -> None:
+    environ = configuration(empty_database, tmp_path)
+    assert run("db", "upgrade", environ=environ).returncode == 0
+    daemon = Daemon(environ, tmp_path / "log")
+    daemon.start()
+    stored = tmp_path / "fast"
+    try:
+        with httpx.Client(base_url=daemon.url, headers=ALICE) as http:
+            body = {"disk_format": "raw", "container_format": "bare"}
+            image = http.post("/v2/images", json=body).json()
+            assert http.put(image["file"], content=b"x", headers=OCTETS).status_code == 204
+            assert http.delete(image["self"]).status_code == 204
+        assert (stored / image["id"]).exists()
+        worker = subprocess.Popen([COMMAND, "worker"], env={**os.environ, **environ})
+        deadline = time.monotonic() + 20
+        while (stored / image["id"]).exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not (stored / image["id"]).exists()
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 0
+    finally:
+        daemon.stop()
