@@ -334,10 +334,22 @@ def test_addresses_are_taken_in_every_common_form() -> None:
         assert dsn(f"{scheme}://u:p%40@h:5/d?host=/run/pg") == (
             "postgresql://u:p%40@h:5/d?host=/run/pg"
         )
+    for rest in ("/d", "h", "u@[::1]:5/d", "u:p@h:1,i,[::1]:2/d", "u:p@%2Frun%2Fpg/d"):
+        assert dsn(f"postgresql://{rest}") == f"postgresql://{rest}"
 
 
-@pytest.mark.parametrize("address", ["", "mysql+pymysql://u:secret@h/d", "postgresql:u:secret@h"])
-def test_another_database_is_refused_without_showing_the_password(address: str) -> None:
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "mysql+pymysql://u:secret@h/d",
+        "postgresql:u:secret@h",
+        "postgresql://u:secret/secret@h/d",
+        "postgresql://u:secret#1@h/d",
+        "postgresql://u:p@h:secret/d",
+    ],
+)
+def test_an_unusable_address_is_refused_without_showing_the_password(address: str) -> None:
     with pytest.raises(ValueError, match="postgresql://") as refused:
         dsn(address)
     assert "secret" not in str(refused.value)

@@ -6,6 +6,7 @@ what a broken one means, and how a refusal of the server becomes an answer to a 
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -195,17 +196,28 @@ async def connect(dsn: str, *, application_name: str) -> Any:
     )
 
 
+_HOST: Final = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
+
+
 def dsn(address: str) -> str:
     """The address as asyncpg reads it, which is libpq's form: sslmode, several hosts, sockets.
 
     Also takes SQLAlchemy's form with a driver (`postgresql+psycopg2://`), as Glance's files have
-    it; the driver is always asyncpg. Raises ValueError for another database, without the
-    address in the message: it holds a password.
+    it; the driver is always asyncpg. Raises ValueError for another database and for a port that is
+    no number, without the address in the message: it holds a password.
     """
     scheme, separator, rest = address.partition("://")
     dialect = scheme.partition("+")[0]
     if not separator or dialect not in ("postgresql", "postgres"):
         raise ValueError("[database] connection must begin with postgresql://")
+    # asyncpg would say this at the first statement, and quote what it took for the port: the
+    # password, where that has a slash.
+    hosts = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2].split(",")
+    if not all(_HOST.fullmatch(host) for host in hosts):
+        raise ValueError(
+            "[database] connection must begin with postgresql://user:password@host:port/, where"
+            " special characters of the password are percent-encoded"
+        )
     return f"postgresql://{rest}"
 
 
