@@ -140,21 +140,6 @@ async def test_allow_names_the_verbs_of_all_routes_of_the_path(http: httpx.Async
     assert (await http.put("/v2/things/7")).headers["allow"] == "GET, PATCH, DELETE"
 
 
-async def test_docs_are_served_where_they_are_wanted() -> None:
-    app = assemble(
-        title="things",
-        version="1",
-        routers=[things],
-        lifespan=lifespan,
-        middleware=[],
-        render_error=render_error,
-        with_docs=True,
-    )
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://things") as http:
-        assert "/v2/things/{thing_id}" in (await http.get("/openapi.json")).json()["paths"]
-
-
 async def test_what_the_lifespan_opened_outlives_a_cancelled_request() -> None:
     events: list[str] = []
     router = APIRouter()

@@ -39,7 +39,6 @@ def guarded(
     return Authentication(
         echo,
         identify=identify,
-        is_public=lambda scope: scope["path"] == "/public",
         allow_anonymous=allow_anonymous,
         render_error=render_error,
         www_authenticate=challenge,
@@ -94,12 +93,6 @@ async def test_keystone_out_of_reach_is_503_and_not_401(allow_anonymous: bool) -
     assert "www-authenticate" not in answer.headers
 
 
-@pytest.mark.parametrize("token", ["alice", "mallory", "down"])
-async def test_public_paths_need_nobody(token: str) -> None:
-    answer = await get(guarded(identify), "/public", **{"x-auth-token": token})
-    assert answer.json() == {"user": None, "anonymous": True}
-
-
 async def test_a_401_of_the_application_gets_the_challenge_too() -> None:
     app = guarded(identify)
     answer = await get(app, "/401", **{"x-auth-token": "alice"})
@@ -140,7 +133,6 @@ async def test_the_lifespan_is_left_alone() -> None:
     app = Authentication(
         application,
         identify=identify,
-        is_public=lambda _: False,
         allow_anonymous=False,
         render_error=render_error,
         www_authenticate=None,

@@ -65,7 +65,6 @@ def assemble(
     middleware: Sequence[Middleware],
     render_error: RenderError,
     errors: Mapping[type[Exception], Translate] | None = None,
-    with_docs: bool = False,
 ) -> Application:
     """Put the application together; nothing is opened before the server starts the lifespan.
 
@@ -73,7 +72,7 @@ def assemble(
     `scope["state"]` of every request, and stays open until the last request has ended, cancelled
     ones included (for 10 s at most). `errors` says what to answer for exceptions other than
     ApiError; the narrowest class counts. Paths are never redirected: a slash at the end makes
-    another path. `with_docs` serves FastAPI's own pages (`/docs`, `/openapi.json`).
+    another path, and FastAPI's own pages (`/docs`, `/openapi.json`) are not served.
     """
     in_flight = _InFlight()
 
@@ -88,7 +87,7 @@ def assemble(
         version=version,
         lifespan=open_until_idle,
         redirect_slashes=False,
-        openapi_url="/openapi.json" if with_docs else None,
+        openapi_url=None,
     )
     # Not `include_router`: it would leave a router within the router, and every request would be
     # matched twice.

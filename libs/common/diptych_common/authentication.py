@@ -10,14 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diptych_common.errors import ApiError, Unauthorized
 from diptych_common.identity import ANONYMOUS, Identity
+from diptych_common.responses import RenderError
 
 Identify = Callable[[Scope], Awaitable[Identity | None]]
-RenderError = Callable[[Scope, ApiError], Response]
 
 
 class Authentication:
@@ -25,8 +24,8 @@ class Authentication:
 
     A request without an identity ends here with 401, before its body is read; where
     `allow_anonymous` is set it goes on as `ANONYMOUS`, also when its token is not valid (Glance
-    does the same). Requests for which `is_public` holds go on as `ANONYMOUS` without a look at
-    their token. Every 401 that passes on its way out gets `www_authenticate`.
+    does the same). What is open to everybody is answered further out. Every 401 that passes on its
+    way out gets `www_authenticate`.
     """
 
     def __init__(
@@ -34,14 +33,12 @@ class Authentication:
         app: ASGIApp,
         *,
         identify: Identify,
-        is_public: Callable[[Scope], bool],
         allow_anonymous: bool,
         render_error: RenderError,
         www_authenticate: str | None,
     ) -> None:
         self._app = app
         self._identify = identify
-        self._is_public = is_public
         self._allow_anonymous = allow_anonymous
         self._render_error = render_error
         self._challenge = None if www_authenticate is None else www_authenticate.encode("latin-1")
@@ -61,8 +58,6 @@ class Authentication:
         await self._app(scope, receive, send)
 
     async def _who(self, scope: Scope) -> Identity:
-        if self._is_public(scope):
-            return ANONYMOUS
         try:
             who = await self._identify(scope)
         except Unauthorized:

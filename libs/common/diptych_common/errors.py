@@ -155,17 +155,7 @@ def negotiate(accept: str | None) -> Representation:
     """
     if not accept or not accept.strip():
         return "plain"
-    qualities: dict[str, float] = {}
-    for item in accept.split(","):
-        media_range, *parameters = (part.strip().lower() for part in item.split(";"))
-        quality = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    quality = float(parameter[2:])
-                except ValueError:
-                    quality = 0.0
-        qualities[media_range] = max(quality, qualities.get(media_range, 0.0))
+    qualities = qualities_of(accept)
     everything = qualities.get("*/*", 0.0)
     html = qualities.get("text/html", qualities.get("text/*", everything))
     json = qualities.get("application/json", qualities.get("application/*", everything))
@@ -174,3 +164,22 @@ def negotiate(accept: str | None) -> Representation:
     if html <= 0 and json <= 0:
         return "plain"
     return "html" if html >= json else "json"
+
+
+def qualities_of(accept: str) -> dict[str, float]:
+    """How welcome each media range of an `Accept` header is: 1 unless it says so, 0 for not at all.
+
+    Names are lower-cased; of a range that comes twice the better one counts.
+    """
+    qualities: dict[str, float] = {}
+    for item in accept.lower().split(","):
+        media_range, *parameters = (part.strip() for part in item.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    quality = float(parameter[2:])
+                except ValueError:
+                    quality = 0.0
+        qualities[media_range] = max(quality, qualities.get(media_range, 0.0))
+    return qualities

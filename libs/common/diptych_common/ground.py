@@ -126,7 +126,6 @@ def lay(
         Middleware(
             Authentication,
             identify=identify,
-            is_public=lambda scope: False,
             allow_anonymous=settings.default.allow_anonymous_access,
             render_error=render_error,
             www_authenticate=www_authenticate,

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from diptych_common.errors import MethodNotAllowed
+from diptych_common.errors import MethodNotAllowed, qualities_of
 from diptych_common.responses import RenderError, json_response
 
 Check = Callable[[Scope], Awaitable[None]]
@@ -150,14 +150,7 @@ _OFFERS = ("text/plain", "text/html", "application/json")
 
 def _best_offer(accept: str) -> str:
     """The offer that `accept` likes best; the first of equals, and text where it likes none."""
-    qualities: dict[str, float] = {}
-    for item in accept.lower().split(","):
-        media_range, *parameters = (part.strip() for part in item.split(";"))
-        given = [part[2:] for part in parameters if part.startswith("q=")]
-        try:
-            qualities[media_range] = float(given[0]) if given else 1.0
-        except ValueError:
-            qualities[media_range] = 0.0
+    qualities = qualities_of(accept)
 
     def liked(offer: str) -> float:
         any_of_kind = f"{offer.partition('/')[0]}/*"

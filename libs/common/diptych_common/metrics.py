@@ -69,12 +69,6 @@ class Metrics:
             ["store", "direction"],
             registry=self.registry,
         )
-        self.store_errors = Counter(
-            "diptych_store_errors",
-            "Operations that a store failed, by the name of the error.",
-            ["store", "error"],
-            registry=self.registry,
-        )
         self.token_lookups = Counter(
             "diptych_token_lookups",
             "Tokens looked up, by outcome: hit, miss, negative, error.",

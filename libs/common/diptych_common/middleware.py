@@ -1,6 +1,7 @@
 """Pure ASGI middleware, in the order in which a request should meet it:
 
-RequestId → AccessLog → Cors → LastResort → health.Health → keystone.Authentication → the routes.
+RequestId → AccessLog → Cors → LastResort → health.Health → the versions →
+authentication.Authentication → the routes.
 """
 
 import logging
