@@ -34,8 +34,7 @@ async def list_(image_id: str, res: Res, who: Who) -> Response:
     """All members for the owner, its own entry for a member."""
     row, entries = await _visible(image_id, res, who)
     require(res, "get_members", who, row)
-    if row["visibility"] != "shared":
-        raise Forbidden("Only shared images have members.")
+    _require_shared(row)
     return json_response(wire.collection(entries))
 
 
@@ -47,8 +46,7 @@ async def add(image_id: str, request: Request, res: Res, who: Who) -> Response:
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
         require_change(res, "add_member", who, row)
-        if row["visibility"] != "shared":
-            raise Forbidden("Only shared images have members.")
+        _require_shared(row)
         quota = res.settings.default.image_member_quota
         match await members.add(connection, image_id, member, quota=quota):
             case members.Refused.DUPLICATE:
@@ -78,8 +76,7 @@ async def update(image_id: str, member: str, request: Request, res: Res, who: Wh
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
         require(res, "get_image", who, row)
-        if row["visibility"] != "shared":
-            raise Forbidden("Only shared images have members.")
+        _require_shared(row)
         is_owner = is_admin(res, who) or row["owner"] == who.project_id
         if not is_owner and member != who.project_id:
             raise _no_member(image_id, member)
@@ -98,8 +95,7 @@ async def remove(image_id: str, member: str, res: Res, who: Who) -> Response:
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
         require_change(res, "delete_member", who, row)
-        if row["visibility"] != "shared":
-            raise Forbidden("Only shared images have members.")
+        _require_shared(row)
         entry = await members.remove(connection, image_id, member)
         if entry is None:
             raise _no_member(image_id, member)
@@ -121,6 +117,11 @@ async def _visible(
     if found is None:
         raise not_found(image_id)
     return found
+
+
+def _require_shared(row: ImageRow) -> None:
+    if row["visibility"] != "shared":
+        raise Forbidden("Only shared images have members.")
 
 
 def _target(row: ImageRow, member: str) -> dict[str, object]:

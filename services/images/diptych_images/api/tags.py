@@ -1,11 +1,13 @@
 """PUT and DELETE /v2/images/{id}/tags/{tag}."""
 
-from diptych_common.errors import BadRequest, NotFound, TooLarge
+from diptych_common.errors import BadRequest, NotFound
 from fastapi import APIRouter, Response
 
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import NO_BODY, Res, Who, emit, locked_image, require_change
 from diptych_images.db import images
+from diptych_images.wire.image import too_many
+from diptych_images.wire.schemas import MAX_NAME
 
 router = APIRouter(prefix="/v2/images/{image_id}/tags", dependencies=[NO_BODY], responses=ANY_ERROR)
 
@@ -15,8 +17,8 @@ router = APIRouter(prefix="/v2/images/{image_id}/tags", dependencies=[NO_BODY], 
 @router.put("/{tag:path}", status_code=204)
 async def add(image_id: str, tag: str, res: Res, who: Who) -> Response:
     """Add a tag; one that is there already changes nothing."""
-    if not 0 < len(tag) <= 255:
-        raise BadRequest("A tag has 1 to 255 characters.")
+    if not 0 < len(tag) <= MAX_NAME:
+        raise BadRequest(f"A tag has 1 to {MAX_NAME} characters.")
     quota = res.settings.default.image_tag_quota
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
@@ -24,7 +26,7 @@ async def add(image_id: str, tag: str, res: Res, who: Who) -> Response:
         if tag not in row["tags"]:
             tags = sorted([*row["tags"], tag])
             if 0 <= quota < len(tags):
-                raise TooLarge(f"An image can have {quota} tags.", representation="plain")
+                raise too_many("tags", quota)
             row = await images.update(connection, image_id, {"tags": tags})
             await emit(connection, "image.update", row)
     return Response(status_code=204)
