@@ -156,7 +156,6 @@ def test_defaults_are_those_of_glance() -> None:
     assert default.image_size_cap == 1099511627776
     assert default.image_member_quota == default.image_property_quota == 128
     assert default.image_tag_quota == 128
-    assert default.image_location_quota == 10
     assert (default.limit_param_default, default.api_limit_max) == (25, 1000)
     assert not default.show_image_direct_url
     assert not default.show_multiple_locations

@@ -52,7 +52,8 @@ class Default(BaseModel):
     enabled_import_methods: Annotated[CommaList, BeforeValidator(_without_brackets)] = option(
         ("glance-direct", "web-download", "copy-image"),
         "Ways besides a plain upload for data to get into an image. Brackets around the list, as"
-        " Glance wants them, do not count.",
+        " Glance wants them, do not count. This release has none of the ways yet, and tells"
+        " clients of none.",
     )
     hashing_algorithm: Literal["sha512", "sha384", "sha256", "sha1"] = option(
         "sha512", "Digest of new images, besides MD5: os_hash_algo."
@@ -61,7 +62,6 @@ class Default(BaseModel):
     image_member_quota: int = option(128, "Members of an image; negative: no limit.")
     image_property_quota: int = option(128, "Properties of an image; negative: no limit.")
     image_tag_quota: int = option(128, "Tags of an image; negative: no limit.")
-    image_location_quota: int = option(10, "Locations of an image; negative: no limit.")
     limit_param_default: int = option(25, "Items on a page where a client does not say.", ge=1)
     api_limit_max: int = option(1000, "Most items on a page.", ge=1)
     show_image_direct_url: bool = option(
@@ -69,8 +69,8 @@ class Default(BaseModel):
     )
     show_multiple_locations: bool = option(
         False,
-        "Show locations, and let clients change them. Lets users point images at other images'"
-        " bytes (OSSN-0065).",
+        "Show locations: where each copy of the bytes is. Tells every reader about the stores."
+        " Clients cannot change them.",
     )
     allow_anonymous_access: bool = option(
         False, "Serve reads without a token, as far as the policy allows."
@@ -134,9 +134,9 @@ class ImagesSettings(BaseModel):
 
         Clients that are told of a method use it, so none is told that is not there.
         """
-        joined = ",".join(self.default.enabled_import_methods).strip("[]")
-        named = (name.strip() for name in joined.split(","))
-        return tuple(name for name in named if name in _IMPORT_METHODS)
+        return tuple(
+            name for name in self.default.enabled_import_methods if name in _IMPORT_METHODS
+        )
 
 
 # Interoperable import is still to come.
@@ -154,6 +154,7 @@ UNUSED: Final[common.Unused] = {
     "DEFAULT": {
         "worker_self_reference_url": _STAGING,
         "node_staging_uri": _STAGING,
+        "image_location_quota": _NOT_YET,
         "image_cache_driver": "the cache is kept in the database",
         "image_cache_sqlite_db": "the cache is kept in the database",
         "image_cache_dir": _NOT_YET,
