@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from dev import postgres
+from diptych_common import migrations
 from starlette.types import Message
 
 from tests import databases
@@ -249,3 +252,39 @@ async def test_upload_hit_at_any_point_is_whole_or_undone(
         assert files(tmp_path) == whole
     # Both outcomes were met, or the moments were badly chosen.
     assert 0 < len(whole) < 45
+
+
+async def test_lease_outlives_connections_that_fall_silent(
+    private_postgres: postgres.Server, tmp_path: Path
+) -> None:
+    url = await databases.create(private_postgres.url())
+    await migrations.upgrade(url, "diptych_images.migrations")
+    gate = asyncio.Event()
+
+    async def gated() -> AsyncIterator[bytes]:
+        yield b"x" * (2 << 20)
+        await gate.wait()
+
+    async with (
+        databases.connection(url) as watching,
+        opened(configuration(url, tmp_path, JOBS__LEASE="6")) as app,
+        client(app) as api,
+    ):
+        image = await new_image(api)
+        upload = asyncio.create_task(api.put(image["file"], content=gated(), headers=UPLOAD))
+        await eventually(lambda: any((tmp_path / "fast/.attempts").iterdir()))
+        silent = await watching.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'diptych-images'"
+        )
+        for row in silent:
+            os.kill(row["pid"], signal.SIGSTOP)
+        try:
+            await asyncio.sleep(7)
+            assert await watching.fetchval(
+                "SELECT lease_until > statement_timestamp() FROM image_locations"
+            )
+        finally:
+            for row in silent:
+                os.kill(row["pid"], signal.SIGCONT)
+        gate.set()
+        assert (await upload).status_code == 204

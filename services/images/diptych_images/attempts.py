@@ -126,14 +126,21 @@ class Held:
             return await images.renew(connection, self._attempt.token, lease_s=self._lease_s)
 
     async def _renew_until_lost(self) -> None:
+        pause_s = self._lease_s / 3
         while True:
-            await asyncio.sleep(self._lease_s / 3)
+            await asyncio.sleep(pause_s)
             try:
-                if not await self._renew():
-                    return
-            except ServiceUnavailable as failure:
+                # A server that falls silent must leave time for another try on another connection.
+                async with asyncio.timeout(self._lease_s / 6):
+                    is_held = await self._renew()
+            except (ServiceUnavailable, TimeoutError) as failure:
                 # Whether the attempt survives this is decided by the next renewal that answers.
-                log.warning("Lease of attempt %s not renewed: %s", self._attempt.token, failure)
+                log.warning("Lease of attempt %s not renewed: %r", self._attempt.token, failure)
+                pause_s = self._lease_s / 20
+            else:
+                if not is_held:
+                    return
+                pause_s = self._lease_s / 3
 
     def _lost(self) -> Gone:
         return Gone(f"Image {self._attempt.key} was deleted or taken over while data was written.")
