@@ -73,57 +73,56 @@ def test_the_services_know_every_variable_of_the_compose_file(services: dict[str
         assert done.returncode == 0, (name, done.stdout, done.stderr)
 
 
-@pytest.mark.long
-class TestRealBuild:
-    """Built with buildah, on a Debian with Python that stands in for the official base image."""
+@pytest.fixture(scope="module")
+def buildah(
+    tmp_path_factory: pytest.TempPathFactory, debian: Callable[[str, str], str]
+) -> Generator[Callable[..., str]]:
+    """buildah, with a Debian with Python that stands in for the official base image."""
+    if os.geteuid() != 0:
+        pytest.skip("buildah needs root here")
+    program = debian("buildah", "buildah")
+    debian("mmdebstrap", "mmdebstrap")
+    place = tmp_path_factory.mktemp("buildah")
+    storage = ["--root", place / "storage", "--runroot", place / "run"]
+    storage += ["--storage-driver", "vfs"]
+    surroundings = {**os.environ, "TMPDIR": str(place), "BUILDAH_ISOLATION": "chroot"}
 
-    @pytest.fixture(scope="class")
-    def buildah(
-        self, tmp_path_factory: pytest.TempPathFactory, debian: Callable[[str, str], str]
-    ) -> Generator[Callable[..., str]]:
-        if os.geteuid() != 0:
-            pytest.skip("buildah needs root here")
-        program = debian("buildah", "buildah")
-        debian("mmdebstrap", "mmdebstrap")
-        place = tmp_path_factory.mktemp("buildah")
-        storage = ["--root", place / "storage", "--runroot", place / "run"]
-        storage += ["--storage-driver", "vfs"]
-        surroundings = {**os.environ, "TMPDIR": str(place), "BUILDAH_ISOLATION": "chroot"}
-
-        def run(*arguments: str | Path) -> str:
-            done = subprocess.run(
-                [program, *storage, *arguments],
-                env=surroundings,
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-            return done.stdout.strip()
-
-        _make_base(place, run)
-        yield run
-        shutil.rmtree(place)
-
-    @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
-    def test_it_builds_and_its_program_starts(
-        self, dockerfile: Path, buildah: Callable[..., str]
-    ) -> None:
-        buildah(
-            *("bud", "--network=host", "--pull=never", "--format=docker"),
-            *("--file", dockerfile, "--tag", f"diptych-{dockerfile.stem}", CHECKOUT),
+    def run(*arguments: str | Path) -> str:
+        done = subprocess.run(
+            [program, *storage, *arguments],
+            env=surroundings,
+            capture_output=True,
+            text=True,
         )
-        container = buildah("from", "--pull=never", f"localhost/diptych-{dockerfile.stem}")
-        assert buildah("run", container, "--", "id", "-u") != "0"
-        if dockerfile.stem == "keystone":
-            return
-        other = {"images": "artifacts", "artifacts": "images"}[dockerfile.stem]
-        installed = buildah(
-            *("run", container, "--", "python", "-c"),
-            "import importlib.metadata as m; print(*(d.name for d in m.distributions()))",
-        ).split()
-        assert f"diptych-{dockerfile.stem}" in installed
-        assert not {f"diptych-{other}", "pytest", "ruff", "uv"} & set(installed)
-        assert "Serve the API" in buildah("run", container, "--", f"diptych-{dockerfile.stem}")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout.strip()
+
+    _make_base(place, run)
+    yield run
+    shutil.rmtree(place)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
+def test_it_builds_and_its_program_starts(dockerfile: Path, buildah: Callable[..., str]) -> None:
+    buildah(
+        *("bud", "--network=host", "--pull=never", "--format=docker"),
+        *("--file", dockerfile, "--tag", f"diptych-{dockerfile.stem}", CHECKOUT),
+    )
+    container = buildah("from", "--pull=never", f"localhost/diptych-{dockerfile.stem}")
+    assert buildah("run", container, "--", "id", "-u") != "0"
+    if dockerfile.stem == "keystone":
+        return
+    other = {"images": "artifacts", "artifacts": "images"}[dockerfile.stem]
+    installed = buildah(
+        *("run", container, "--", "python", "-c"),
+        "import importlib.metadata as m; print(*(d.name for d in m.distributions()))",
+    ).split()
+    assert f"diptych-{dockerfile.stem}" in installed
+    assert not {f"diptych-{other}", "pytest", "ruff", "uv"} & set(installed)
+    program = f"diptych-{dockerfile.stem}"
+    assert "Serve the API" in buildah("run", container, "--", program, "--help")
 
 
 def _make_base(place: Path, buildah: Callable[..., str]) -> None:
