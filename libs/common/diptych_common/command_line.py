@@ -11,21 +11,20 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Generic, TypeVar
 
 import orjson
 import typer
-from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from diptych_common import logs, migrations, policy_report, server, settings_report
 from diptych_common.errors import ApiError
-from diptych_common.ground import ServiceSettings
+from diptych_common.ground import load_policy
 from diptych_common.identity import Identity
 from diptych_common.migrations import MigrationRefused
-from diptych_common.policy import Policy, PolicyError, Rule
+from diptych_common.policy import PolicyError, Rule
 from diptych_common.server import ServerError
-from diptych_common.settings import Loaded, SettingsError
+from diptych_common.settings import Loaded, ServiceSettings, SettingsError
 
 ConfigFiles = Annotated[
     list[Path] | None,
@@ -37,33 +36,34 @@ ConfigDirs = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
+S = TypeVar("S", bound=ServiceSettings)
+
 
 def _nothing(_: Loaded[Any]) -> list[str]:
     return []
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Service:
+class Service(Generic[S]):
     """What the commands need to know of a service.
 
     `load` reads the settings (keywords `config_files`, `config_dirs`); `create_app` makes the
     application of one process and is pickled, so both are functions of a module. `migrations` is
     the package of the revisions, None for a service without tables. `refusals` are the exceptions
-    by which `create_app` and `load_policy` say that the settings cannot be used. `check_elsewhere`
-    has a line for each option without effect in the sections that other parts read (stores).
+    by which `create_app` says that the settings cannot be used. `check_elsewhere` has a line for
+    each option without effect in the sections that other parts read (stores).
     """
 
     name: str
-    model: type[BaseModel]
-    load: Callable[..., Loaded[Any]]
-    create_app: Callable[[Loaded[Any]], ASGIApp]
-    load_policy: Callable[[Loaded[Any]], Policy]
+    model: type[S]
+    load: Callable[..., Loaded[S]]
+    create_app: Callable[[Loaded[S]], ASGIApp]
     rules: Sequence[Rule]
     migrations: str | None
     refusals: tuple[type[Exception], ...] = ()
-    check_elsewhere: Callable[[Loaded[Any]], list[str]] = _nothing
+    check_elsewhere: Callable[[Loaded[S]], list[str]] = _nothing
 
-    def settings(self, files: list[Path] | None, folders: list[Path] | None) -> Loaded[Any]:
+    def settings(self, files: list[Path] | None, folders: list[Path] | None) -> Loaded[S]:
         """Read the settings, or end with a message and exit code 2."""
         with self.explained():
             return self.load(config_files=files or (), config_dirs=folders or ())
@@ -80,13 +80,13 @@ class Service:
             typer.echo(f"{self.name}: {error}", err=True)
             raise typer.Exit(2) from error
 
-    def remarks(self, loaded: Loaded[Any]) -> list[str]:
+    def remarks(self, loaded: Loaded[S]) -> list[str]:
         """A line for whatever in the files has no effect, and what else is worth saying."""
         return [*settings_report.check(loaded), *self.check_elsewhere(loaded)]
 
-    def configure_logs(self, loaded: Loaded[Any]) -> None:
+    def configure_logs(self, loaded: Loaded[S]) -> None:
         """Send log lines where the settings say."""
-        default = cast(ServiceSettings, loaded.settings).default
+        default = loaded.settings.default
         logs.configure(
             service=self.name,
             use_json=default.use_json,
@@ -96,7 +96,7 @@ class Service:
         )
 
 
-def commands(service: Service) -> typer.Typer:
+def commands(service: Service[S]) -> typer.Typer:
     """The command line of a service; more commands can be added to it."""
     app = typer.Typer(name=service.name, no_args_is_help=True, add_completion=False)
 
@@ -104,8 +104,7 @@ def commands(service: Service) -> typer.Typer:
     def api(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
         """Serve the API until SIGTERM or Ctrl-C."""
         loaded = service.settings(config_file, config_dir)
-        settings = cast(ServiceSettings, loaded.settings)
-        default, metrics = settings.default, settings.metrics
+        default, metrics = loaded.settings.default, loaded.settings.metrics
         with service.explained():
             # Made once here, so that what is wrong is told once, in words, before any worker.
             service.create_app(loaded)
@@ -131,12 +130,11 @@ def commands(service: Service) -> typer.Typer:
     return app
 
 
-def _db(service: Service, package: str) -> typer.Typer:
+def _db(service: Service[S], package: str) -> typer.Typer:
     app = typer.Typer(no_args_is_help=True)
 
     def url(files: list[Path] | None, folders: list[Path] | None) -> str:
-        settings = cast(ServiceSettings, service.settings(files, folders).settings)
-        return settings.database.connection
+        return service.settings(files, folders).settings.database.connection
 
     @app.command()
     def upgrade(
@@ -178,7 +176,7 @@ def _db(service: Service, package: str) -> typer.Typer:
     return app
 
 
-def _config(service: Service) -> typer.Typer:
+def _config(service: Service[S]) -> typer.Typer:
     app = typer.Typer(no_args_is_help=True)
 
     @app.command()
@@ -222,7 +220,7 @@ def _config(service: Service) -> typer.Typer:
     return app
 
 
-def _policy(service: Service) -> typer.Typer:
+def _policy(service: Service[S]) -> typer.Typer:
     app = typer.Typer(no_args_is_help=True)
 
     @app.command()
@@ -245,7 +243,7 @@ def _policy(service: Service) -> typer.Typer:
         """Check the policy files, or explain what a rule decides; exit code 1 if it denies."""
         loaded = service.settings(config_file, config_dir)
         with service.explained():
-            policy = service.load_policy(loaded)
+            policy = load_policy(service.rules, loaded)
         if rule is None:
             for line in policy_report.check(policy):
                 typer.echo(line)

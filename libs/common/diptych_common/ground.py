@@ -1,9 +1,8 @@
-"""The middleware that both services stand on, made from their settings, in one order."""
+"""What both services stand on, made from their settings: middleware in its order, and policy."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 from starlette.middleware import Middleware
 
@@ -13,65 +12,9 @@ from diptych_common.health import LIVE, READY, Check, Health
 from diptych_common.keystone import Keystone, challenge
 from diptych_common.metrics import Metrics
 from diptych_common.middleware import AccessLog, Cors, LastResort, RequestId
+from diptych_common.policy import Policy, Rule
 from diptych_common.responses import RenderError
-from diptych_common.settings import Cors as CorsSettings
-from diptych_common.settings import (
-    Database,
-    Healthcheck,
-    KeystoneAuthtoken,
-    OsloMiddleware,
-    OsloPolicy,
-    PasteDeploy,
-)
-from diptych_common.settings import Metrics as MetricsSettings
-
-
-class ServiceDefault(Protocol):
-    """What both services have in [DEFAULT]."""
-
-    @property
-    def bind_host(self) -> str: ...
-    @property
-    def bind_port(self) -> int: ...
-    @property
-    def workers(self) -> int: ...
-    @property
-    def graceful_timeout(self) -> float: ...
-    @property
-    def allow_anonymous_access(self) -> bool: ...
-    @property
-    def max_request_id_length(self) -> int: ...
-    @property
-    def debug(self) -> bool: ...
-    @property
-    def use_json(self) -> bool: ...
-    @property
-    def log_file(self) -> str | None: ...
-    @property
-    def log_dir(self) -> str | None: ...
-
-
-class ServiceSettings(Protocol):
-    """The groups that both services' settings have."""
-
-    @property
-    def default(self) -> ServiceDefault: ...
-    @property
-    def database(self) -> Database: ...
-    @property
-    def keystone_authtoken(self) -> KeystoneAuthtoken: ...
-    @property
-    def oslo_policy(self) -> OsloPolicy: ...
-    @property
-    def oslo_middleware(self) -> OsloMiddleware: ...
-    @property
-    def paste_deploy(self) -> PasteDeploy: ...
-    @property
-    def cors(self) -> CorsSettings: ...
-    @property
-    def healthcheck(self) -> Healthcheck: ...
-    @property
-    def metrics(self) -> MetricsSettings: ...
+from diptych_common.settings import Loaded, ServiceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +96,16 @@ def _identification(
             return identify, nullcontext(), None
         case "none":
             return authentication.administrator, nullcontext(), None
+
+
+def load_policy(rules: Sequence[Rule], loaded: Loaded[ServiceSettings]) -> Policy:
+    """The policy of a service with these rules, as the settings change it. Raises PolicyError."""
+    options = loaded.settings.oslo_policy
+    return Policy.load(
+        rules,
+        policy_file=loaded.resolve(options.policy_file),
+        policy_dirs=[loaded.resolve(folder) for folder in options.policy_dirs],
+        default_rule=options.policy_default_rule,
+        enforce_scope=options.enforce_scope,
+        enforce_new_defaults=options.enforce_new_defaults,
+    )

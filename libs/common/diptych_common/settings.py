@@ -411,6 +411,42 @@ class Jobs(BaseModel):
     )
 
 
+class ServiceDefault(BaseModel, frozen=True, extra="forbid"):
+    """[DEFAULT]: the API itself, as far as it is the same in both services."""
+
+    bind_host: str = option("0.0.0.0", "Address to listen on.")
+    bind_port: Port
+    workers: int = option(2, "Processes that serve requests.", ge=1)
+    graceful_timeout: float = option(
+        600.0, "Seconds that running transfers get to finish when the service is stopped.", ge=0
+    )
+    allow_anonymous_access: bool = option(
+        False, "Serve reads without a token, as far as the policy allows."
+    )
+    max_request_id_length: int = option(
+        64, "Longest request id taken from a client, in characters.", ge=1
+    )
+    debug: bool = option(False, "Log more.")
+    log_file: str | None = option(None, "Log to this file. Unset: to standard error.")
+    log_dir: str | None = option(None, "Folder of log_file, where that is a relative name.")
+    use_json: bool = option(False, "Log one JSON object a line.")
+
+
+class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
+    """The sections that both services have; each adds its own."""
+
+    default: ServiceDefault
+    database: Database = Database()
+    keystone_authtoken: KeystoneAuthtoken = KeystoneAuthtoken()
+    oslo_policy: OsloPolicy = OsloPolicy()
+    paste_deploy: PasteDeploy = PasteDeploy()
+    oslo_middleware: OsloMiddleware = OsloMiddleware()
+    cors: Cors = Cors()
+    healthcheck: Healthcheck = Healthcheck()
+    metrics: Metrics = Metrics()
+    jobs: Jobs = Jobs()
+
+
 # --- The reader -------------------------------------------------------------------------------
 
 
@@ -554,6 +590,33 @@ def load(
         remarks=tuple(remarks),
         files=tuple(files),
         directories=tuple(config_dirs),
+    )
+
+
+def load_service(
+    model: type[T],
+    name: str,
+    *,
+    config_files: Sequence[Path] = (),
+    config_dirs: Sequence[Path] = (),
+    environ: Mapping[str, str] | None = None,
+    unused: Unused | None = None,
+    read_elsewhere: Callable[[Mapping[str, Mapping[str, str]]], Collection[str]] | None = None,
+) -> Loaded[T]:
+    """As `load`, for the service `name` ("images"), whose variables begin with `DIPTYCH_IMAGES`.
+
+    Without files it reads `/etc/diptych/images.conf`, without folders `/etc/diptych/images.conf.d`,
+    where they exist.
+    """
+    file, folder = Path(f"/etc/diptych/{name}.conf"), Path(f"/etc/diptych/{name}.conf.d")
+    return load(
+        model,
+        config_files=config_files or ([file] if file.exists() else []),
+        config_dirs=config_dirs or ([folder] if folder.is_dir() else []),
+        environ=environ,
+        env_prefix=f"DIPTYCH_{name.upper()}",
+        unused=unused,
+        read_elsewhere=read_elsewhere,
     )
 
 

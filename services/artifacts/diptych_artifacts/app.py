@@ -8,7 +8,6 @@ from typing import Any
 from diptych_common import ground
 from diptych_common.application import Application, assemble
 from diptych_common.metrics import Metrics
-from diptych_common.policy import Policy
 from diptych_common.settings import Loaded
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -42,8 +41,3 @@ def create_app(loaded: Loaded[ArtifactsSettings]) -> Application:
         middleware=laid.middleware,
         render_error=render,
     )
-
-
-def load_policy(loaded: Loaded[ArtifactsSettings]) -> Policy:
-    """The policy that the settings name. Raises PolicyError."""
-    return Policy.load((), policy_file=loaded.resolve(loaded.settings.oslo_policy.policy_file))

@@ -10,7 +10,6 @@ SERVICE = Service(
     model=settings.ArtifactsSettings,
     load=settings.load,
     create_app=application.create_app,
-    load_policy=application.load_policy,
     rules=(),
     migrations=None,
     refusals=(ValueError,),

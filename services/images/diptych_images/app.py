@@ -15,7 +15,6 @@ from diptych_common import ground
 from diptych_common.application import Application, assemble
 from diptych_common.database import Database
 from diptych_common.metrics import Metrics
-from diptych_common.policy import Policy
 from diptych_common.settings import Loaded
 from diptych_common.worker import Worker
 from diptych_store.errors import StoreError
@@ -56,7 +55,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     """
     settings = loaded.settings
     stores_config = settings_of_stores(loaded)
-    policy = load_policy(loaded)
+    policy = ground.load_policy(policies.RULES, loaded)
     metrics = Metrics()
     db = Database(
         settings.database,
@@ -150,16 +149,3 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
         Stores.open(settings_of_stores(loaded)) as stores,
     ):
         await make_worker(settings, db, stores).run(stop)
-
-
-def load_policy(loaded: Loaded[ImagesSettings]) -> Policy:
-    """The policy that the settings name. Raises PolicyError."""
-    options = loaded.settings.oslo_policy
-    return Policy.load(
-        policies.RULES,
-        policy_file=loaded.resolve(options.policy_file),
-        policy_dirs=[loaded.resolve(folder) for folder in options.policy_dirs],
-        default_rule=options.policy_default_rule,
-        enforce_scope=options.enforce_scope,
-        enforce_new_defaults=options.enforce_new_defaults,
-    )

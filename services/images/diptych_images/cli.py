@@ -24,7 +24,6 @@ SERVICE = Service(
     model=settings.ImagesSettings,
     load=settings.load,
     create_app=application.create_app,
-    load_policy=application.load_policy,
     rules=policies.RULES,
     migrations="diptych_images.migrations",
     refusals=(ValueError,),  # the store library's among them

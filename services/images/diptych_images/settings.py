@@ -18,10 +18,6 @@ from diptych_common.settings import (
 from diptych_store.settings import StoresConfig, StoreSettingsError
 from pydantic import BaseModel, BeforeValidator
 
-ENV_PREFIX: Final = "DIPTYCH_IMAGES"
-DEFAULT_FILE: Final = Path("/etc/diptych/images.conf")
-DEFAULT_DIRECTORY: Final = Path("/etc/diptych/images.conf.d")
-
 
 def _without_brackets(value: object) -> object:
     if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
@@ -29,17 +25,10 @@ def _without_brackets(value: object) -> object:
     return value
 
 
-class Default(BaseModel):
+class Default(common.ServiceDefault, frozen=True):
     """[DEFAULT]: the API itself, and its limits."""
 
-    model_config = GROUP
-
-    bind_host: str = option("0.0.0.0", "Address to listen on.")
     bind_port: Port = option(9292, "Port to listen on.")
-    workers: int = option(2, "Processes that serve requests.", ge=1)
-    graceful_timeout: float = option(
-        600.0, "Seconds that running transfers get to finish when the service is stopped.", ge=0
-    )
     public_endpoint: str | None = option(
         None,
         "The service's public address for version documents. Unset: what the client asked for.",
@@ -72,16 +61,6 @@ class Default(BaseModel):
         "Show locations: where each copy of the bytes is. Tells every reader about the stores."
         " Clients cannot change them.",
     )
-    allow_anonymous_access: bool = option(
-        False, "Serve reads without a token, as far as the policy allows."
-    )
-    max_request_id_length: int = option(
-        64, "Longest request id taken from a client, in characters.", ge=1
-    )
-    debug: bool = option(False, "Log more.")
-    log_file: str | None = option(None, "Log to this file. Unset: to standard error.")
-    log_dir: str | None = option(None, "Folder of log_file, where that is a relative name.")
-    use_json: bool = option(False, "Log one JSON object a line.")
 
 
 class ImageFormat(BaseModel):
@@ -111,22 +90,11 @@ class ImageFormat(BaseModel):
     )
 
 
-class ImagesSettings(BaseModel):
+class ImagesSettings(common.ServiceSettings, frozen=True):
     """All that the images service can be told."""
-
-    model_config = GROUP
 
     default: Default = Default()
     image_format: ImageFormat = ImageFormat()
-    database: common.Database = common.Database()
-    keystone_authtoken: common.KeystoneAuthtoken = common.KeystoneAuthtoken()
-    oslo_policy: common.OsloPolicy = common.OsloPolicy()
-    paste_deploy: common.PasteDeploy = common.PasteDeploy()
-    oslo_middleware: common.OsloMiddleware = common.OsloMiddleware()
-    cors: common.Cors = common.Cors()
-    healthcheck: common.Healthcheck = common.Healthcheck()
-    metrics: common.Metrics = common.Metrics()
-    jobs: common.Jobs = common.Jobs()
 
     @property
     def import_methods(self) -> tuple[str, ...]:
@@ -330,18 +298,13 @@ def load(
     config_dirs: Sequence[Path] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Loaded[ImagesSettings]:
-    """Read the settings; without files and folders those in /etc/diptych, if they are there.
-
-    Raises SettingsError.
-    """
-    files = config_files or [file for file in (DEFAULT_FILE,) if file.exists()]
-    directories = config_dirs or [folder for folder in (DEFAULT_DIRECTORY,) if folder.is_dir()]
-    return common.load(
+    """Read the settings: see `diptych_common.settings.load_service`. Raises SettingsError."""
+    return common.load_service(
         ImagesSettings,
-        config_files=files,
-        config_dirs=directories,
+        "images",
+        config_files=config_files,
+        config_dirs=config_dirs,
         environ=environ,
-        env_prefix=ENV_PREFIX,
         unused=UNUSED,
         read_elsewhere=store_sections,
     )
