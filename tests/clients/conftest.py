@@ -1,0 +1,283 @@
+"""The daemon as it is deployed, with the real Keystone; and the real clients of several users."""
+
+import json
+import secrets
+import subprocess
+from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from dev.keystone import PASSWORD, Keystone
+from diptych_common import migrations
+
+from tests import databases
+from tests.clients.clouds import CLIENT_PROCESS, Cloud, PasswordCloud
+from tests.images.daemon import Daemon
+from tests.images.service import OCTETS, configuration
+
+MIB = 1 << 20
+IMAGE_SIZE_CAP = 80 * MIB
+TAG_QUOTA = 4
+MEMBER_QUOTA = 2
+# cloud: project of the user with the same name
+USERS = {"demo": "demo", "reader": "demo", "other": "other", "admin": "admin"}
+
+
+@pytest.fixture(scope="session")
+def client_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home of the clients, and of the daemon's stores: `fast/` and `cheap/`."""
+    return tmp_path_factory.mktemp("clients")
+
+
+@pytest.fixture(scope="session")
+async def image_daemon(
+    keystone: Keystone, postgres_url: str, client_folder: Path
+) -> AsyncGenerator[Daemon]:
+    database = await databases.create(postgres_url)
+    await migrations.upgrade(database, "diptych_images.migrations")
+    authtoken = {
+        "WWW_AUTHENTICATE_URI": keystone.url,
+        "AUTH_URL": keystone.url,
+        "AUTH_TYPE": "password",
+        "USERNAME": "glance",
+        "PASSWORD": PASSWORD,
+        "PROJECT_NAME": "service",
+        "USER_DOMAIN_NAME": "Default",
+        "PROJECT_DOMAIN_NAME": "Default",
+        "SERVICE_TYPE": "image",
+    }
+    options = {
+        "PASTE_DEPLOY__FLAVOR": "keystone",
+        "DEFAULT__IMAGE_SIZE_CAP": str(IMAGE_SIZE_CAP),
+        "DEFAULT__IMAGE_TAG_QUOTA": str(TAG_QUOTA),
+        "DEFAULT__IMAGE_MEMBER_QUOTA": str(MEMBER_QUOTA),
+        "DEFAULT__WORKERS": "1",
+        "JOBS__WITH_WORKER": "true",
+        **{f"KEYSTONE_AUTHTOKEN__{name}": value for name, value in authtoken.items()},
+    }
+    daemon = Daemon(configuration(database, client_folder, **options), client_folder / "log")
+    daemon.start()
+    yield daemon
+    assert daemon.stop() == 0
+    await databases.drop(database)
+
+
+@pytest.fixture(scope="session")
+def region(keystone: Keystone, image_daemon: Daemon) -> str:
+    """A region of Keystone's catalog whose image service is this process's daemon."""
+    name = f"region-{secrets.token_hex(4)}"
+    keystone.call("POST", "/regions", {"region": {"id": name}})
+    for kind, url in {"identity": keystone.url, "image": image_daemon.url}.items():
+        [service] = keystone.call("GET", f"/services?type={kind}")["services"]
+        endpoint = {
+            "service_id": service["id"],
+            "interface": "public",
+            "region_id": name,
+            "url": url,
+        }
+        keystone.call("POST", "/endpoints", {"endpoint": endpoint})
+    return name
+
+
+@pytest.fixture(scope="session")
+def application_credential(keystone: Keystone) -> Callable[..., dict[str, str]]:
+    """`application_credential(roles=["reader"])`: one of the user demo, as clouds.yaml has it."""
+
+    def make(**fields: object) -> dict[str, str]:
+        path = f"/users/{keystone.user_id('demo')}/application_credentials"
+        wanted = {"name": secrets.token_hex(8), **fields}
+        made = keystone.call(
+            "POST", path, {"application_credential": wanted}, token=keystone.token("demo", "demo")
+        )["application_credential"]
+        return {
+            "auth_url": keystone.url,
+            "application_credential_id": made["id"],
+            "application_credential_secret": made["secret"],
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _auths(
+    keystone: Keystone,
+    image_daemon: Daemon,
+    application_credential: Callable[..., dict[str, str]],
+) -> dict[str, dict[str, object]]:
+    """What clouds.yaml says of each cloud beside its region."""
+
+    def password(user: str, project: str) -> dict[str, str]:
+        return {
+            "auth_url": keystone.url,
+            "username": user,
+            "password": PASSWORD,
+            "project_name": project,
+            "user_domain_name": "Default",
+            "project_domain_name": "Default",
+        }
+
+    only_list = {"path": "/v2/images", "method": "GET", "service": "image"}
+    by_credential = {"auth_type": "v3applicationcredential"}
+    return {
+        **{user: {"auth": password(user, project)} for user, project in USERS.items()},
+        "robot": {**by_credential, "auth": application_credential()},
+        "reading-robot": {
+            **by_credential,
+            "auth": application_credential(roles=[{"name": "reader"}]),
+        },
+        "listing-robot": {
+            **by_credential,
+            "auth": application_credential(access_rules=[only_list]),
+        },
+        "stranger": {
+            "auth_type": "admin_token",
+            "auth": {"endpoint": f"{image_daemon.url}/v2", "token": "not-a-token"},
+        },
+        "overridden": {
+            "auth": password("demo", "demo"),
+            "image_endpoint_override": image_daemon.url,
+            "region_name": "RegionOne",
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def _client_process(
+    clients_env: Path, client_folder: Path, region: str, _auths: dict[str, dict[str, object]]
+) -> Generator[subprocess.Popen[str]]:
+    clouds = {name: {"region_name": region, **auth} for name, auth in _auths.items()}
+    # JSON is YAML too.
+    (client_folder / "clouds.yaml").write_text(json.dumps({"clouds": clouds}))
+    environ = {
+        "PATH": "/usr/bin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "HOME": str(client_folder),
+        "OS_CLIENT_CONFIG_FILE": str(client_folder / "clouds.yaml"),
+    }
+    with subprocess.Popen(
+        [clients_env / "python", "-W", "ignore", CLIENT_PROCESS],
+        env=environ,
+        cwd=client_folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def cloud(_client_process: subprocess.Popen[str]) -> Callable[[str], Cloud]:
+    """`cloud("robot")`: the clients of any of the clouds in clouds.yaml."""
+    return lambda name: Cloud(name, _client_process)
+
+
+@pytest.fixture(scope="session")
+def _password_cloud(
+    _client_process: subprocess.Popen[str], _auths: dict[str, dict[str, object]], region: str
+) -> Callable[[str], PasswordCloud]:
+    def make(name: str) -> PasswordCloud:
+        auth = _auths[name]["auth"]
+        assert isinstance(auth, dict)
+        options = {"region_name": region, **auth}
+        return PasswordCloud(
+            name,
+            _client_process,
+            tuple(f"--os-{option.replace('_', '-')}={value}" for option, value in options.items()),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def demo(_password_cloud: Callable[[str], PasswordCloud]) -> PasswordCloud:
+    """A member of project demo."""
+    return _password_cloud("demo")
+
+
+@pytest.fixture(scope="session")
+def other(_password_cloud: Callable[[str], PasswordCloud]) -> PasswordCloud:
+    """A member of project other."""
+    return _password_cloud("other")
+
+
+@pytest.fixture(scope="session")
+def reader(_password_cloud: Callable[[str], PasswordCloud]) -> PasswordCloud:
+    """One who may only read in project demo."""
+    return _password_cloud("reader")
+
+
+@pytest.fixture(scope="session")
+def admin(_password_cloud: Callable[[str], PasswordCloud]) -> PasswordCloud:
+    """The administrator, in project admin."""
+    return _password_cloud("admin")
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other image has."""
+    return f"image-{secrets.token_hex(6)}"
+
+
+@pytest.fixture(scope="session")
+def make_qcow2(
+    debian: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], Path]:
+    """`make_qcow2(MIB)`: a disk with that many random bytes on it, written by qemu-img."""
+    qemu_img = debian("qemu-utils", "qemu-img")
+
+    def make(size: int) -> Path:
+        folder = tmp_path_factory.mktemp("disk")
+        raw, qcow2 = folder / "disk.raw", folder / "disk.qcow2"
+        raw.write_bytes(secrets.token_bytes(size))
+        subprocess.run(
+            [qemu_img, "convert", "-f", "raw", "-O", "qcow2", raw, qcow2],
+            check=True,
+        )
+        raw.unlink()
+        return qcow2
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def qcow2(make_qcow2: Callable[[int], Path]) -> Path:
+    """A small disk."""
+    return make_qcow2(MIB)
+
+
+@pytest.fixture
+def http(keystone: Keystone, image_daemon: Daemon) -> Generator[httpx.Client]:
+    """Requests of the user demo without any client, to make what a test starts from."""
+    headers = {"X-Auth-Token": keystone.token("demo", "demo"), "Accept": "application/json"}
+    with httpx.Client(base_url=image_daemon.url, headers=headers, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def make_image(http: httpx.Client) -> Callable[..., dict[str, Any]]:
+    """`make_image(data=b"…", name="x")`: a raw image of demo's, active if it has data."""
+
+    def make(*, data: bytes | None = None, **fields: Any) -> dict[str, Any]:
+        body = {"disk_format": "raw", "container_format": "bare", **fields}
+        image = http.post("/v2/images", json=body).raise_for_status().json()
+        if data is not None:
+            http.put(image["file"], content=data, headers=OCTETS).raise_for_status()
+        return image
+
+    return make
+
+
+def tag_of(names: list[str]) -> str:
+    """The tag of the images in `sixty`, and of no others."""
+    return names[0].rpartition("-")[0]
+
+
+@pytest.fixture
+def sixty(make_image: Callable[..., dict[str, Any]], name: str) -> list[str]:
+    """The names of 60 images, more than two pages, from the oldest on; all have `tag_of` them."""
+    names = [f"{name}-{number:02}" for number in range(60)]
+    for one in names:
+        make_image(name=one, tags=[name])
+    return names
