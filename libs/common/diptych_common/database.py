@@ -79,6 +79,8 @@ class Database:
             pool_timeout=settings.pool_timeout,
             pool_recycle=settings.connection_recycle_time,
             pool_use_lifo=True,
+            # Parameters are users' data, and an unexpected error is logged with its statement.
+            hide_parameters=True,
             json_serializer=_to_json,
             json_deserializer=orjson.loads,
             connect_args={

@@ -60,13 +60,20 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
         image_id = job.payload["image_id"]
         async with db.read() as connection:
             locations = await images.locations_to_remove(connection, image_id)
+        failures: list[StoreError] = []
         for location in locations:
-            # By the URL where the store was renamed meanwhile.
-            store = stores.by_location(location["url"], {"store": location["store"]})
-            with suppress(NotFound):  # an earlier run of this job may have got this far
-                await store.delete(location["url"])
-            async with db.write() as connection:
-                await images.forget_location(connection, location["id"])
+            try:
+                # By the URL where the store was renamed meanwhile.
+                store = stores.by_location(location["url"], {"store": location["store"]})
+                with suppress(NotFound):  # an earlier run of this job may have got this far
+                    await store.delete(location["url"])
+            except StoreError as failure:
+                failures.append(failure)  # the other stores' bytes go all the same
+            else:
+                async with db.write() as connection:
+                    await images.forget_location(connection, location["id"])
+        if failures:
+            raise failures[0]
 
     async def sweep(job: Job, context: JobContext) -> None:
         """Remove attempts that no row knows of."""
