@@ -5,6 +5,7 @@ from diptych_store.settings import (
     StoreConfig,
     StoresConfig,
     StoreSettingsError,
+    store_sections,
 )
 
 Sections = dict[str, dict[str, str]]
@@ -56,7 +57,6 @@ def test_several_stores_each_have_their_section():
     )
     assert config.default == "fast"
     assert config.is_multiple
-    assert config.sections == {"glance_store", "backend_defaults", "fast", "slow"}
     assert config.unused == ()
 
 
@@ -235,4 +235,15 @@ def test_options_without_effect_are_told_and_why():
         ("os_glance_staging_store", "filesystem_store_datadir"): "reserved store",
     }
     assert [one.option for one in config.unknown] == ["filesystem_store_datdir", "default_bakend"]
-    assert "other" not in config.sections
+
+
+def test_the_sections_of_stores_are_told_from_others() -> None:
+    sections = {
+        "DEFAULT": {"enabled_backends": "fast:file, slow:file,"},
+        "os_glance_staging_store": {"filesystem_store_datadir": "/srv/staging"},
+        "other": {"nothing": "of ours"},
+    }
+    assert store_sections(sections) == {
+        "glance_store", "backend_defaults", "fast", "slow", "os_glance_staging_store",
+    }  # fmt: skip
+    assert store_sections({}) == {"glance_store", "backend_defaults"}

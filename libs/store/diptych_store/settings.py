@@ -128,14 +128,12 @@ class StoresConfig:
     """All stores of a service.
 
     `is_multiple` is False in Glance's single-store form, where `/v2/info/stores` does not exist
-    and the one store has the name of its type. `sections` are the INI sections that belong to the
-    stores alone, `unused` their options that have no effect.
+    and the one store has the name of its type. `unused` are options that have no effect.
     """
 
     stores: tuple[StoreConfig, ...]
     default: str
     is_multiple: bool = True
-    sections: frozenset[str] = frozenset()
     unused: tuple[UnusedOption, ...] = ()
 
     @property
@@ -265,10 +263,9 @@ class _Reader:
                 used[BACKEND_DEFAULTS] |= known
             else:
                 used[GLANCE_STORE] = known | {"stores", "default_store"}
-        reserved = {name for name in self.sections if name.startswith(RESERVED_PREFIX)}
         unused = [
             UnusedOption(section, option, _reason(section, option))
-            for section in sorted({*used, *reserved})
+            for section in sorted({*used, *_reserved(self.sections)})
             for option in self.sections.get(section, {})
             if option not in used.get(section, set())
         ]
@@ -276,9 +273,22 @@ class _Reader:
             stores=tuple(stores),
             default=default,
             is_multiple=is_multiple,
-            sections=frozenset({*used, *reserved, GLANCE_STORE, BACKEND_DEFAULTS}),
             unused=tuple(unused),
         )
+
+
+def store_sections(sections: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """The sections that are about stores alone, whether there are such or not.
+
+    Those of the stores that Glance keeps to itself are among them.
+    """
+    backends = _items(sections.get(DEFAULT, {}).get("enabled_backends", ""))
+    names = {item.partition(":")[0].strip() for item in backends}
+    return {GLANCE_STORE, BACKEND_DEFAULTS, *_reserved(sections)} | names - {""}
+
+
+def _reserved(sections: Mapping[str, Mapping[str, str]]) -> set[str]:
+    return {name for name in sections if name.startswith(RESERVED_PREFIX)}
 
 
 def _reason(section: str, option: str) -> ReasonUnused | None:

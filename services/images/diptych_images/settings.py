@@ -15,7 +15,7 @@ from diptych_common.settings import (
     SettingsError,
     option,
 )
-from diptych_store.settings import StoresConfig, StoreSettingsError
+from diptych_store.settings import StoresConfig, StoreSettingsError, store_sections
 from pydantic import BaseModel, BeforeValidator
 
 
@@ -280,16 +280,6 @@ UNUSED: Final[common.Unused] = {
     "vault": {"*": _NOT_YET},
     "wsgi": {"*": "see workers and [jobs]"},
 }
-
-# Stores that Glance keeps to itself; their sections are read with those of the others.
-_RESERVED_STORES = ("os_glance_staging_store", "os_glance_tasks_store")
-
-
-def store_sections(sections: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """The sections that say what the stores are: the store library reads and checks them."""
-    backends = sections.get("DEFAULT", {}).get("enabled_backends", "")
-    names = [item.partition(":")[0].strip() for item in backends.split(",")]
-    return ["glance_store", "backend_defaults", *_RESERVED_STORES, *filter(None, names)]
 
 
 def load(
