@@ -26,7 +26,7 @@ def wanted() -> dict[str, Port]:
     Raises DevError for a value that isn't a port, and for one port asked for twice.
     """
     defaults = {
-        "postgres": ("PostgreSQL", "POSTGRES_PORT", 54320),
+        "postgres": ("PostgreSQL", "POSTGRES_PORT", 15432),
         "keystone": ("Keystone", "KEYSTONE_PORT", 5000),
         "images": ("the images service", "IMAGES_PORT", 9292),
         "artifacts": ("the artifacts service", "ARTIFACTS_PORT", 9494),

@@ -40,6 +40,7 @@ def refused(status: int, words: str, call: Callable[..., Any], *args: Any, **nam
     with pytest.raises(Raised) as raised:
         call(*args, **named)
     assert raised.value.name in EXCEPTIONS[status]
+    assert str(status) in raised.value.message
     assert words in raised.value.message
     # WebOb's breaks end the message in JSON, and openstacksdk shows them as they are.
     message = raised.value.message.removesuffix("<br /><br />\n\n\n")
@@ -125,6 +126,9 @@ def test_data_beyond_the_limit_of_size_leaves_nothing(
     with large.open("wb") as file:
         file.truncate(IMAGE_SIZE_CAP + 1)
     refused(413, f"{IMAGE_SIZE_CAP} bytes", glanceclient, "images.upload", image, f"file:{large}")
+    refused(413, "", demo.sdk, "image.create_image", f"of {image}", filename=str(large), **RAW)
+    # openstacksdk deletes what it could not fill.
+    assert demo.sdk("image.find_image", f"of {image}") is None
     shown = demo.sdk("image.get_image", image)
     assert (shown["status"], shown["size"]) == ("queued", None)
     assert not (client_folder / "fast" / image).exists()
@@ -136,6 +140,8 @@ def test_data_of_another_format_leaves_nothing(
     image = make_image(disk_format="qcow2")["id"]
     refused(415, "qcow2", glanceclient, "images.upload", image, "not a disk")
     assert demo.sdk("image.get_image", image)["status"] == "queued"
+    qcow2 = {"disk_format": "qcow2", "data": "not a disk"}
+    refused(415, "", demo.sdk, "image.create_image", f"of {image}", **qcow2)
 
 
 def test_damaged_data_is_not_taken_for_the_image(
