@@ -42,9 +42,11 @@ async def changing(url: str, image: dict[str, Any], change: str) -> AsyncGenerat
     ):
 
         async def is_waited_for() -> bool:
-            return await watching.fetchval(
-                "SELECT count(*) > 0 FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            return bool(
+                await watching.fetchval(
+                    "SELECT count(*) > 0 FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                )
             )
 
         await other.execute(f"UPDATE images SET {change} WHERE id = $1", image["id"])
@@ -151,7 +153,7 @@ async def test_no_transaction_is_open_while_bytes_flow(
             "headers": [(name.lower().encode(), text.encode()) for name, text in ALICE.items()],
             "client": ("127.0.0.1", 1),
         }
-        download = asyncio.create_task(app(scope, receive, send))
+        download = asyncio.ensure_future(app(scope, receive, send))
         await downloading.wait()
         await stays_idle()
         reading_on.set()
