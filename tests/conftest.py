@@ -13,22 +13,22 @@ import pytest
 from dev import environments, postgres
 from dev.keystone import Keystone
 
-from tests import databases, ground
+from tests import databases, servers
 
 _SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not _is_worker(config):
-        ground.lay()
+        servers.prepare()
     sys.addaudithook(_stay_on_loopback)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _is_worker(config):
-        ground.leave()
+        servers.leave()
     else:
-        ground.clear()
+        servers.stop()
 
 
 def _is_worker(config: pytest.Config) -> bool:
@@ -66,7 +66,7 @@ def missing(reason: str) -> None:
 @pytest.fixture(scope="session")
 def postgres_url() -> str:
     """The run's PostgreSQL, database `postgres`: leave that one as it is."""
-    return ground.postgres_url()
+    return servers.postgres_url()
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ async def empty_database(postgres_url: str) -> AsyncGenerator[str]:
 @pytest.fixture
 def private_postgres(tmp_path: Path) -> Generator[postgres.Server]:
     """A running server of the test's own, to kill and start again."""
-    server = ground.private_postgres(f"private-{os.getpid()}-{tmp_path.name}")
+    server = servers.private_postgres(f"private-{os.getpid()}-{tmp_path.name}")
     server.start()
     yield server
     server.stop()
@@ -94,9 +94,9 @@ async def _images_schema(postgres_url: str) -> AsyncGenerator[tuple[str, list[st
     from diptych_images.db.tables import metadata
 
     # Migrated once for all workers; a name with the run's folder in it, for servers that stay.
-    template = f"images_{ground.folder().name}"
-    migrated = ground.folder() / "images-migrated"
-    with environments.exclusive(ground.folder() / "images-template.lock"):
+    template = f"images_{servers.folder().name}"
+    migrated = servers.folder() / "images-migrated"
+    with environments.exclusive(servers.folder() / "images-template.lock"):
         if not migrated.exists():
             url = await databases.create(postgres_url, template)
             await migrations.upgrade(url, package="diptych_images.migrations")
@@ -117,7 +117,7 @@ async def images_database(_images_schema: tuple[str, list[str]]) -> AsyncGenerat
 @pytest.fixture(scope="session")
 def keystone() -> Keystone:
     """The run's Keystone with the users of `dev.keystone_setup`; add others, change none."""
-    return ground.keystone()
+    return servers.keystone()
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +145,7 @@ def debian() -> Callable[[str, str], str]:
 
 
 def _debian(package: str, program: str) -> str:
-    with environments.exclusive(ground.folder() / "apt.lock"):
+    with environments.exclusive(servers.folder() / "apt.lock"):
         found = shutil.which(program, path=_SYSTEM_PATH)
         if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
             # A machine that is new has no package lists yet.

@@ -17,7 +17,7 @@ from diptych_common.jobs import Job
 from diptych_common.settings import Database as DatabaseSettings
 from diptych_common.worker import JobContext, Worker
 
-from tests.common.job_ground import jobs, notes
+from tests.common.job_tables import jobs, notes
 
 
 async def slow(job: Job, context: JobContext) -> None:

@@ -13,7 +13,7 @@ from diptych_common.jobs import Job, JobLost
 from sqlalchemy import text
 
 from tests import databases
-from tests.common.job_ground import jobs, noted, notes, opened, outbox, rows
+from tests.common.job_tables import jobs, noted, notes, opened, outbox, rows
 
 LEASE = timedelta(seconds=30)
 

@@ -16,8 +16,8 @@ from diptych_common.worker import JobContext, Worker
 from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from tests import ground
-from tests.common.job_ground import eventually, jobs, noted, notes, opened
+from tests import servers
+from tests.common.job_tables import eventually, jobs, noted, notes, opened
 
 SETTINGS = """
 [databases]
@@ -45,7 +45,7 @@ async def bouncer(
     port = ports.any_free()
     # It refuses to be root, and another user has to be able to read its files.
     account = ["-u", "nobody"] if os.geteuid() == 0 else []
-    folder = ground.folder() / f"pgbouncer-{port}"
+    folder = servers.folder() / f"pgbouncer-{port}"
     folder.mkdir()
     users = folder / "users.txt"
     users.write_text(f'"{server.username}" "{server.password or ""}"\n')

@@ -23,7 +23,7 @@ from diptych_common.worker import Handler, JobContext, Worker
 from sqlalchemy import text
 
 from tests import databases
-from tests.common.job_ground import eventually, jobs, noted, notes, opened, rows
+from tests.common.job_tables import eventually, jobs, noted, notes, opened, rows
 
 SCRIPT = Path(__file__).with_name("job_worker.py")
 

@@ -17,7 +17,7 @@ from diptych_common import migrations
 from starlette.types import Message
 
 from tests import databases
-from tests.common.job_ground import eventually
+from tests.common.job_tables import eventually
 from tests.images.service import ALICE, OCTETS, PATCH, client, configuration, opened
 
 UPLOAD = {**ALICE, **OCTETS}

@@ -397,24 +397,16 @@ def test_an_image_without_data_has_an_empty_list_of_locations_and_no_stores() ->
     assert not {"direct_url", "stores"} & shown.keys()
 
 
-def test_stores_come_by_weight_and_equal_ones_by_name() -> None:
-    row = image_row(
-        status="active",
-        locations=[
-            location("slow", number=1),
-            location("cheap", number=2),
-            location("fast", number=3),
-        ],
-    )
+def test_stores_come_in_the_order_in_which_they_are_read() -> None:
+    slow, fast = location("slow", number=1), location("fast", number=2)
+    row = image_row(status="active", locations=[slow, fast])
 
-    equal = document(row, multi_store=True)
-    weighted = document(
-        row, multi_store=True, show_direct_url=True, weights={"slow": 1, "fast": 100}
-    )
+    as_added = document(row, multi_store=True)
+    shown = document(row, multi_store=True, show_direct_url=True, locations=[fast, slow])
 
-    assert equal["stores"] == "cheap,fast,slow"
-    assert weighted["stores"] == "fast,slow,cheap"
-    assert weighted["direct_url"] == f"file:///fast/{ID}"
+    assert as_added["stores"] == "slow,fast"
+    assert shown["stores"] == "fast,slow"
+    assert shown["direct_url"] == f"file:///fast/{ID}"
 
 
 def test_a_deactivated_image_shows_its_locations_to_administrators_only() -> None:

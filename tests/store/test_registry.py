@@ -87,14 +87,14 @@ async def test_a_store_named_for_anothers_location_refuses_it(stores: Stores):
         await get(store, location)
 
 
-async def test_the_heaviest_store_is_read_first_and_equals_keep_their_order(stores: Stores):
+async def test_the_heaviest_store_is_read_first_and_equal_ones_by_name(stores: Stores):
     rows = [
         {"id": number, "store": store}
         for number, store in enumerate(
             ["slow", "other", "gone", "fast", "archive", "fast", "slow", None]
         )
     ]
-    assert [row["id"] for row in stores.in_read_order(rows)] == [3, 5, 1, 4, 0, 6, 2, 7]
+    assert [row["id"] for row in stores.in_read_order(rows)] == [3, 5, 4, 1, 0, 6, 7, 2]
 
 
 async def test_a_read_only_store_denies_writing(stores: Stores, tmp_path: Path):

@@ -19,11 +19,11 @@ from starlette.types import ASGIApp
 
 from diptych_common import logs, migrations, policy_report, server, settings_report
 from diptych_common.errors import ApiError
-from diptych_common.ground import load_policy
 from diptych_common.identity import Identity
 from diptych_common.migrations import MigrationRefused
 from diptych_common.policy import PolicyError, Rule
 from diptych_common.server import ServerError
+from diptych_common.service import load_policy
 from diptych_common.settings import Loaded, ServiceSettings, SettingsError
 
 ConfigFiles = Annotated[

@@ -97,14 +97,16 @@ class Stores:
         return self._stores[max(claims)[1]]
 
     def in_read_order(self, locations: Iterable[L]) -> list[L]:
-        """Rows with a `store` by the weight of their stores, highest first, else as they came.
+        """Rows with a `store` by the weight of their stores, highest first, then by their names.
 
-        Rows of stores that are not configured come last.
+        Rows of stores that are not configured come last. tempest expects the names of equally
+        heavy stores in alphabetical order.
         """
 
-        def heaviest_first(row: L) -> tuple[bool, int]:
-            one = self.info.get(str(row["store"]))
-            return (one is None, -one.weight if one else 0)
+        def heaviest_first(row: L) -> tuple[bool, int, str]:
+            name = str(row["store"])
+            one = self.info.get(name)
+            return (one is None, -one.weight if one else 0, name)
 
         return sorted(locations, key=heaviest_first)
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from diptych_common import ground
+from diptych_common import service
 from diptych_common.application import Application, assemble
 from diptych_common.metrics import Metrics
 from diptych_common.settings import Loaded
@@ -19,7 +19,7 @@ from diptych_artifacts.settings import ArtifactsSettings
 
 def create_app(loaded: Loaded[ArtifactsSettings]) -> Application:
     """The service as an ASGI application. ValueError where the settings cannot be used."""
-    laid = ground.lay(
+    front = service.middleware_stack(
         loaded.settings,
         service_type="artifact",
         metrics=Metrics(),
@@ -30,7 +30,7 @@ def create_app(loaded: Loaded[ArtifactsSettings]) -> Application:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        async with laid.opened:
+        async with front.opened:
             yield {}
 
     return assemble(
@@ -38,6 +38,6 @@ def create_app(loaded: Loaded[ArtifactsSettings]) -> Application:
         version=version("diptych-artifacts"),
         routers=(),
         lifespan=lifespan,
-        middleware=laid.middleware,
+        middleware=front.middleware,
         render_error=render,
     )

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, cast
 
-from diptych_common import ground
+from diptych_common import service
 from diptych_common.application import Application, assemble
 from diptych_common.database import Database
 from diptych_common.metrics import Metrics
@@ -55,7 +55,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     """
     settings = loaded.settings
     stores_config = settings_of_stores(loaded)
-    policy = ground.load_policy(policies.RULES, loaded)
+    policy = service.load_policy(policies.RULES, loaded)
     metrics = Metrics()
     db = Database(
         settings.database,
@@ -66,7 +66,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     async def database_answers(_: Scope) -> None:
         await db.ping()
 
-    laid = ground.lay(
+    front = service.middleware_stack(
         settings,
         service_type="image",
         metrics=metrics,
@@ -84,7 +84,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(db)
-            await stack.enter_async_context(laid.opened)
+            await stack.enter_async_context(front.opened)
             stores = await stack.enter_async_context(Stores.open(stores_config))
             # With what a transfer costs beside its blocks (inspection holds up to 1 MiB), twenty
             # slow uploads stay well below 64 MiB.
@@ -114,7 +114,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
         version=version("diptych-images"),
         routers=ROUTERS,
         lifespan=lifespan,
-        middleware=laid.middleware,
+        middleware=front.middleware,
         render_error=render,
         errors={StoreError: from_store},
     )

@@ -218,7 +218,7 @@ def document(row: ImageRow, res: Resources, who: Identity) -> dict[str, object]:
         show_direct_url=res.settings.default.show_image_direct_url,
         show_locations=res.settings.default.show_multiple_locations,
         multi_store=res.stores.is_multiple,
-        weights={name: about.weight for name, about in res.stores.info.items()},
+        locations=res.stores.in_read_order(row["locations"]),
         nullable=res.schema.nullable,
     )
 

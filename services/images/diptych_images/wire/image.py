@@ -174,15 +174,14 @@ def document(
     show_direct_url: bool = False,
     show_locations: bool = False,
     multi_store: bool = False,
-    weights: Mapping[str, int] | None = None,
+    locations: Sequence[LocationRow] | None = None,
     nullable: frozenset[str] = frozenset(),
 ) -> dict[str, object]:
     """The image as clients see it.
 
-    `weights` are those of the stores (none: all equal); locations are in descending order of
-    them, equal ones by the store's name. A deactivated image shows no locations to anyone but an
-    administrator. `nullable` names the custom properties that the schema lets be null; a null in
-    any other is shown as "".
+    `locations` are the row's in the order in which they are read (None: as they are in the row).
+    A deactivated image shows none to anyone but an administrator. `nullable` names the custom
+    properties that the schema lets be null; a null in any other is shown as "".
 
     Source: Glance 33.0, api/v2/images.py; images API reference, "Show image".
     """
@@ -218,7 +217,8 @@ def document(
     )
     if not (show_direct_url or show_locations or multi_store):
         return shown
-    locations: Sequence[LocationRow] = _in_read_order(row["locations"], weights or {})
+    if locations is None:
+        locations = row["locations"]
     if multi_store and locations:
         # A string, not a list: Nova splits it at the commas.
         shown["stores"] = ",".join(dict.fromkeys(location["store"] for location in locations))
@@ -231,12 +231,6 @@ def document(
             {"url": location["url"], "metadata": location["metadata"]} for location in locations
         ]
     return shown
-
-
-def _in_read_order(
-    locations: Sequence[LocationRow], weights: Mapping[str, int]
-) -> Sequence[LocationRow]:
-    return sorted(locations, key=lambda row: (-weights.get(row["store"], 0), row["store"]))
 
 
 def timestamp(moment: datetime) -> str:

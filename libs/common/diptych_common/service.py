@@ -18,14 +18,14 @@ from diptych_common.settings import Loaded, ServiceSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class Stack:
     """`middleware` from the outermost to the innermost; `opened` is for the lifespan to enter."""
 
     middleware: Sequence[Middleware]
     opened: AbstractAsyncContextManager[object]
 
 
-def lay(
+def middleware_stack(
     settings: ServiceSettings,
     *,
     service_type: str,
@@ -33,7 +33,7 @@ def lay(
     render_error: RenderError,
     checks: Mapping[str, Check],
     versions: Middleware,
-) -> Ground:
+) -> Stack:
     """The middleware of a service; `versions` is its own, and answers before a token is needed.
 
     `checks` are those of `/readyz`. ValueError where the settings contradict each other.
@@ -74,7 +74,7 @@ def lay(
             www_authenticate=www_authenticate,
         ),
     ]
-    return Ground(middleware, opened)
+    return Stack(middleware, opened)
 
 
 def _identification(

@@ -1,4 +1,4 @@
-"""The ground under the other tests holds."""
+"""The servers that the other tests share hold what is promised of them."""
 
 import os
 import signal

@@ -17,7 +17,7 @@ from pathlib import Path
 from dev import environments, places, ports, postgres
 from dev.keystone import Keystone
 
-_VARIABLE = "DIPTYCH_TEST_GROUND"
+_VARIABLE = "DIPTYCH_TEST_FOLDER"
 _PREFIX = "diptych-tests-"
 _ROOM_IN_MEMORY = 2 << 30
 # Kept for as long as this process lives: a server is not stopped where it was started.
@@ -25,7 +25,7 @@ _started: list[postgres.Server | Keystone] = []
 _ENDPOINTS = {"image": "http://127.0.0.1:9292", "artifact": "http://127.0.0.1:9494"}
 
 
-def lay() -> None:
+def prepare() -> None:
     """Make the folder of this run; its worker processes inherit its name."""
     memory = Path("/dev/shm")
     parents = [Path(tempfile.gettempdir())]
@@ -33,20 +33,20 @@ def lay() -> None:
         parents.insert(0, memory)
     for parent in parents:
         _sweep(parent)
-    ground = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parents[0]))
+    place = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parents[0]))
     # PostgreSQL may run as another user, who has to pass.
-    ground.chmod(0o711)
-    os.environ[_VARIABLE] = str(ground)
+    place.chmod(0o711)
+    os.environ[_VARIABLE] = str(place)
 
 
-def clear() -> None:
-    """Stop what runs on the ground and remove it; by the process that laid it."""
-    ground = Path(os.environ.pop(_VARIABLE))
-    for found in ground.glob("*.json"):
+def stop() -> None:
+    """Stop what this run has started and remove its folder; by the process that made it."""
+    place = Path(os.environ.pop(_VARIABLE))
+    for found in place.glob("*.json"):
         _end(json.loads(found.read_text())["guard"])
     for server in _started:
         server.process.wait()
-    shutil.rmtree(ground, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def leave() -> None:
@@ -117,8 +117,8 @@ def _owner() -> int:
     return _pid_in(folder())
 
 
-def _pid_in(ground: Path) -> int:
-    return int(ground.name.removeprefix(_PREFIX).partition("-")[0])
+def _pid_in(place: Path) -> int:
+    return int(place.name.removeprefix(_PREFIX).partition("-")[0])
 
 
 def _sweep(parent: Path) -> None:
