@@ -389,6 +389,7 @@ async def test_tags(api, make_image) -> None:
     assert (await api.delete(f"{path}/slash%2Fed", headers=ALICE)).status_code == 404
     assert (await api.put(f"{path}/{'t' * 256}", headers=ALICE)).status_code == 400
     assert (await api.put(f"{path}/%00", headers=ALICE)).status_code == 400
+    assert (await api.delete(f"{path}/a%0a", headers=ALICE)).status_code == 400
     assert (await api.put(f"{path}/x", headers=READER)).status_code == 403
     assert (await api.put(f"{path}/x", headers=BOB)).status_code == 404
 

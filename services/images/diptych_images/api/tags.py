@@ -1,7 +1,7 @@
 """PUT and DELETE /v2/images/{id}/tags/{tag}."""
 
 from diptych_common.errors import BadRequest, NotFound
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import NO_BODY, Res, Who, emit, locked_image, require_change
@@ -9,7 +9,19 @@ from diptych_images.db import images
 from diptych_images.wire.image import too_many
 from diptych_images.wire.schemas import MAX_NAME
 
-router = APIRouter(prefix="/v2/images/{image_id}/tags", dependencies=[NO_BODY], responses=ANY_ERROR)
+
+async def _refuse_line_feed(request: Request) -> None:
+    # The router's patterns end with `$`, which matches before a final line feed: `a%0a` would
+    # mean the tag `a`.
+    if request.scope["path"].endswith("\n"):
+        raise BadRequest("A tag does not end with a line feed.")
+
+
+router = APIRouter(
+    prefix="/v2/images/{image_id}/tags",
+    dependencies=[NO_BODY, Depends(_refuse_line_feed)],
+    responses=ANY_ERROR,
+)
 
 # `{tag:path}`: a tag may hold a slash, which arrives decoded.
 
