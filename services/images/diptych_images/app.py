@@ -86,9 +86,10 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             await stack.enter_async_context(db)
             await stack.enter_async_context(front.opened)
             stores = await stack.enter_async_context(Stores.open(stores_config))
-            # With what a transfer costs beside its blocks (inspection holds up to 1 MiB), twenty
+            # Blocks of full size for two uploads at a time, smaller ones for more: with what a
+            # transfer costs besides (inspection holds up to 1 MiB, the allocator its share), twenty
             # slow uploads stay well below 64 MiB.
-            blocks = BlockPool(blocks=16)
+            blocks = BlockPool(blocks=8)
             stack.callback(blocks.close)
             watching = asyncio.create_task(policy.watch())
             stack.callback(watching.cancel)
