@@ -111,5 +111,8 @@ async def test_a_dead_upload_in_a_store_that_is_gone_stops_no_other(
         # Not in one run for certain: one that is held up beyond its lease leaves the rest to a
         # later one.
         async with asyncio.timeout(20), working(environ):
-            while dict(await server.fetch("SELECT id::text, status FROM images")) != wanted:
+            while True:
+                states = dict(await server.fetch("SELECT id::text, status FROM images"))
+                if states == wanted:
+                    break
                 await asyncio.sleep(0.05)
