@@ -9,10 +9,12 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from dev import environments, places, ports, postgres
 from dev.keystone import Keystone
@@ -21,8 +23,15 @@ _VARIABLE = "DIPTYCH_TEST_FOLDER"
 _PREFIX = "diptych-tests-"
 _ROOM_IN_MEMORY = 2 << 30
 # Kept for as long as this process lives: a server is not stopped where it was started.
-_started: list[postgres.Server | Keystone] = []
+_started: list["Running"] = []
 _ENDPOINTS = {"image": "http://127.0.0.1:9292", "artifact": "http://127.0.0.1:9494"}
+
+
+class Running(Protocol):
+    """A server of `dev` that was started: `process` is its guard."""
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]: ...
 
 
 def prepare() -> None:

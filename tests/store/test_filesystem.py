@@ -22,8 +22,8 @@ from diptych_store.errors import (
     Unreachable,
     WriteDenied,
 )
+from diptych_store.options.filesystem import FilesystemOptions
 from diptych_store.protocol import Attempt
-from diptych_store.settings import FilesystemSettings
 
 from tests.store.conformance import (
     MIB,
@@ -40,8 +40,8 @@ NOBODY = 65_534
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 
 
-def settings_for(directory: Path, **others: object) -> FilesystemSettings:
-    return FilesystemSettings.model_validate({"filesystem_store_datadir": str(directory), **others})
+def settings_for(directory: Path, **others: object) -> FilesystemOptions:
+    return FilesystemOptions.model_validate({"filesystem_store_datadir": str(directory), **others})
 
 
 @contextlib.asynccontextmanager
@@ -118,7 +118,7 @@ async def test_both_spellings_of_a_linked_directory_are_its_own(tmp_path: Path):
 
 
 async def test_a_datadir_with_a_slash_at_its_end_is_the_same(tmp_path: Path):
-    settings = FilesystemSettings(filesystem_store_datadir=f"{tmp_path}/images//")
+    settings = FilesystemOptions(filesystem_store_datadir=f"{tmp_path}/images//")
     store = await FilesystemStore.open_directory("here", settings)
     assert await put(store, b"x", key="a") == f"file://{tmp_path}/images/a"
     await store.aclose()
@@ -237,7 +237,7 @@ async def test_bytes_are_durable_before_they_have_a_name_and_the_name_before_it_
     program = (
         "import asyncio, sys\n"
         "from diptych_store.drivers.filesystem import FilesystemStore\n"
-        "from diptych_store.settings import FilesystemSettings\n"
+        "from diptych_store.settings import FilesystemOptions\n"
         "from diptych_store.protocol import Attempt\n"
         "from tests.store.test_filesystem import put\n"
         "watched = []\n"
@@ -246,7 +246,7 @@ async def test_bytes_are_durable_before_they_have_a_name_and_the_name_before_it_
         "        if getattr(argument, '__module__', '') == 'posix':\n"
         "            watched.append(argument.__name__)\n"
         "async def main():\n"
-        "    settings = FilesystemSettings(filesystem_store_datadir=sys.argv[1])\n"
+        "    settings = FilesystemOptions(filesystem_store_datadir=sys.argv[1])\n"
         "    store = await FilesystemStore.open_directory('here', settings)\n"
         "    watched.clear()\n"
         "    await put(store, bytes(250_000))\n"

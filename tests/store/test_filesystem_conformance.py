@@ -5,19 +5,19 @@ from typing import ClassVar
 
 import pytest
 from diptych_store.drivers.filesystem import FilesystemStore
-from diptych_store.settings import FilesystemSettings
+from diptych_store.options.filesystem import FilesystemOptions
 
 from tests.store.conformance import Rig, StoreConformance
 
 
 async def open_there(settings: str) -> FilesystemStore:
     return await FilesystemStore.open_directory(
-        "here", FilesystemSettings.model_validate_json(settings)
+        "here", FilesystemOptions.model_validate_json(settings)
     )
 
 
 class Directory:
-    def __init__(self, store: FilesystemStore, settings: FilesystemSettings) -> None:
+    def __init__(self, store: FilesystemStore, settings: FilesystemOptions) -> None:
         self.store = store
         self.crash = (
             f"{__name__}:{open_there.__name__}",
@@ -42,7 +42,7 @@ class TestFilesystemConformance(StoreConformance):
 
     @pytest.fixture
     async def rig(self, tmp_path: Path) -> AsyncIterator[Rig]:
-        settings = FilesystemSettings.model_validate(
+        settings = FilesystemOptions.model_validate(
             {"filesystem_store_datadir": str(tmp_path / "images"), **self.settings}
         )
         store = await FilesystemStore.open_directory("here", settings)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from diptych_store.drivers.filesystem import FilesystemStore
 from diptych_store.errors import NotFound
+from diptych_store.options.filesystem import FilesystemOptions
 from diptych_store.protocol import Attempt
-from diptych_store.settings import FilesystemSettings
 
 from tests.store.conformance import get, some_bytes
 
@@ -20,7 +20,7 @@ PROGRAM = """
 import asyncio, itertools, sys, uuid
 from diptych_store.drivers.filesystem import FilesystemStore
 from diptych_store.protocol import Attempt
-from diptych_store.settings import FilesystemSettings
+from diptych_store.options.filesystem import FilesystemOptions
 from tests.store.conformance import in_blocks, some_bytes
 
 
@@ -38,7 +38,7 @@ async def work(store, numbers):
 
 
 async def main(directory):
-    settings = FilesystemSettings(filesystem_store_datadir=directory)
+    settings = FilesystemOptions(filesystem_store_datadir=directory)
     store = await FilesystemStore.open_directory("here", settings)
     numbers = itertools.count()
     await asyncio.gather(*(work(store, numbers) for _ in range(32)))
@@ -50,7 +50,7 @@ asyncio.run(main(sys.argv[1]))
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[FilesystemStore]:
-    settings = FilesystemSettings(filesystem_store_datadir=str(tmp_path / "images"))
+    settings = FilesystemOptions(filesystem_store_datadir=str(tmp_path / "images"))
     store = await FilesystemStore.open_directory("here", settings)
     yield store
     await store.aclose()

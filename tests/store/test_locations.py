@@ -12,7 +12,7 @@ from diptych_store.locations import (
     for_display,
     split_file_location,
 )
-from diptych_store.settings import FilesystemSettings
+from diptych_store.options.filesystem import FilesystemOptions
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ SECRETS = st.text(
 @example(".attempts/x.y")
 def test_no_location_leads_out_of_the_directory(rest: str):
     store = FilesystemStore(
-        "here", FilesystemSettings(filesystem_store_datadir="/srv/images"), read_only=False
+        "here", FilesystemOptions(filesystem_store_datadir="/srv/images"), read_only=False
     )
     for location in (f"file:///srv/images/{rest}", f"filesystem:///srv/{rest}", f"file://{rest}"):
         with contextlib.suppress(BadLocation):

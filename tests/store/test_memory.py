@@ -14,7 +14,7 @@ from diptych_store.digests import Digests
 from diptych_store.drivers.filesystem import FilesystemStore
 from diptych_store.ingest import BlockPool, ingest
 from diptych_store.protocol import Attempt
-from diptych_store.settings import FilesystemSettings
+from diptych_store.options.filesystem import FilesystemOptions
 
 clients, mebibytes, pause_s, directory = json.loads(sys.argv[1])
 PIECE = 65536
@@ -36,7 +36,7 @@ async def upload(store, pool, piece, number, pause_s):
 
 
 async def main():
-    settings = FilesystemSettings(filesystem_store_datadir=directory)
+    settings = FilesystemOptions(filesystem_store_datadir=directory)
     store = await FilesystemStore.open_directory("here", settings)
     pool, process, most, held = BlockPool(), psutil.Process(), 0, 0
     piece = bytes(range(256)) * (PIECE // 256)

@@ -2,8 +2,8 @@ import pytest
 from diptych_store.drivers.filesystem import FilesystemStore
 from diptych_store.drivers.memory import MemoryStore
 from diptych_store.errors import RangeOutside, StoreError
+from diptych_store.options.filesystem import FilesystemOptions
 from diptych_store.protocol import WHOLE, ByteRange
-from diptych_store.settings import FilesystemSettings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ async def test_every_driver_reads_the_same_part(
     data = some_bytes(size)
     directory = await FilesystemStore.open_directory(
         "here",
-        FilesystemSettings(
+        FilesystemOptions(
             filesystem_store_datadir=str(tmp_path_factory.mktemp("images")),
             filesystem_store_chunk_size=4096,
         ),

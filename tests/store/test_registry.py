@@ -3,15 +3,16 @@ from pathlib import Path
 
 import pytest
 from diptych_store.errors import BadLocation, NotFound, Unreachable, WriteDenied
+from diptych_store.options.filesystem import FilesystemOptions
 from diptych_store.registry import Stores
-from diptych_store.settings import FilesystemSettings, StoreConfig, StoresConfig
+from diptych_store.settings import StoreConfig, StoresConfig
 
 from tests.store.conformance import attempt_at, get, in_blocks, put
 
 
 def directory_store(path: Path, name: str, **others: object) -> StoreConfig:
-    settings = FilesystemSettings(filesystem_store_datadir=str(path / name))
-    return StoreConfig(name=name, type="file", settings=settings, **others)  # type: ignore[arg-type]
+    options = FilesystemOptions(filesystem_store_datadir=str(path / name))
+    return StoreConfig(name=name, type="file", options=options, **others)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
+from diptych_store.options.filesystem import FilesystemOptions
+from diptych_store.options.memory import MemoryOptions
 from diptych_store.settings import (
-    FilesystemSettings,
-    MemorySettings,
     StoreConfig,
     StoresConfig,
     StoreSettingsError,
@@ -44,14 +44,14 @@ def test_several_stores_each_have_their_section():
         StoreConfig(
             name="fast",
             type="file",
-            settings=FilesystemSettings(filesystem_store_datadir="/srv/fast"),
+            options=FilesystemOptions(filesystem_store_datadir="/srv/fast"),
             description="NVMe",
             weight=200,
         ),
         StoreConfig(
             name="slow",
             type="file",
-            settings=FilesystemSettings(filesystem_store_datadir="/srv/slow"),
+            options=FilesystemOptions(filesystem_store_datadir="/srv/slow"),
             read_only=True,
         ),
     )
@@ -71,7 +71,7 @@ def test_every_option_of_a_directory_is_read():
             "filesystem_store_thread_pool_size": "4",
         }
     )
-    assert StoresConfig.from_sections(sections).stores[0].settings == FilesystemSettings(
+    assert StoresConfig.from_sections(sections).stores[0].options == FilesystemOptions(
         filesystem_store_datadir="/srv/fast",
         filesystem_store_file_perm=0o640,
         filesystem_store_chunk_size=65536,
@@ -90,8 +90,8 @@ def test_shared_defaults_yield_to_a_stores_own_section():
     )
     assert [one.weight for one in config.stores] == [9, 7]
     for store in config.stores:
-        assert isinstance(store.settings, FilesystemSettings)
-        assert store.settings.filesystem_store_chunk_size == 65536
+        assert isinstance(store.options, FilesystemOptions)
+        assert store.options.filesystem_store_chunk_size == 65536
 
 
 def test_a_store_without_a_section_has_the_defaults_of_its_driver():
@@ -101,7 +101,7 @@ def test_a_store_without_a_section_has_the_defaults_of_its_driver():
             "glance_store": {"default_backend": "b"},
         }
     )
-    assert [one.settings for one in config.stores] == [FilesystemSettings(), MemorySettings()]
+    assert [one.options for one in config.stores] == [FilesystemOptions(), MemoryOptions()]
 
 
 @pytest.mark.parametrize(
@@ -199,13 +199,13 @@ def test_a_single_store_is_configured_without_names(section: dict[str, str]):
     )
     [store] = config.stores
     assert (store.name, config.default, config.is_multiple) == ("file", "file", False)
-    assert store.settings == FilesystemSettings(filesystem_store_datadir="/srv/images")
+    assert store.options == FilesystemOptions(filesystem_store_datadir="/srv/images")
     assert config.unused == ()
 
 
 def test_nothing_configured_is_glances_default_directory():
     [store] = StoresConfig.from_sections({}).stores
-    assert store.settings == FilesystemSettings(filesystem_store_datadir="/var/lib/glance/images")
+    assert store.options == FilesystemOptions(filesystem_store_datadir="/var/lib/glance/images")
 
 
 def test_options_without_effect_are_told_and_why():

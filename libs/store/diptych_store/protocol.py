@@ -9,7 +9,7 @@ was made after `write` returned: then the bytes were there when the row was stil
 (tests/store/conformance.py) holds every driver to this.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -126,8 +126,79 @@ class Store(Protocol):
         """Delete an object. Raises NotFound, InUse, WriteDenied, BadLocation, Unreachable."""
         ...
 
+    def recognises(self, location: str) -> bool:
+        """Whether this can be the location of an object of this store; asks nobody.
+
+        In every form that Glance has ever written: a secret in it is neither needed nor compared.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Free everything that the store holds open."""
+        ...
+
+
+@runtime_checkable
+class ActsForUsers(Protocol):
+    """Objects lie in accounts of the users' own, so it matters on whose behalf a store acts."""
+
+    def acting_for(self, project_id: str, *, token: str) -> Store:
+        """The same store acting for a user of the project, with the user's own token.
+
+        Shares all that is open with this one, and is not closed. The store itself acts with the
+        service's credentials: what runs later, without a user, needs rights in all accounts.
+        """
+        ...
+
+
+@runtime_checkable
+class AccessLists(Protocol):
+    """The backend keeps lists of the projects that may read an object without this service."""
+
+    async def allow_reading(self, location: str, *, projects: Iterable[str], public: bool) -> None:
+        """Let these projects (everybody, if `public`) read the object; replaces the list.
+
+        Raises NotFound, WriteDenied, BadLocation, Unreachable.
+        """
+        ...
+
+
+@runtime_checkable
+class Copies(Protocol):
+    """Bytes can be had from some other stores without passing through this process."""
+
+    async def copy(
+        self, attempt: Attempt, source: Store, location: str, *, temporary: bool = False
+    ) -> int | None:
+        """Fill the attempt's own place with an object of `source` (which may be this store).
+
+        Returns the number of bytes; None, with nothing left, if the two backends cannot do it
+        between them: then the caller reads and writes. With `temporary` the caller will delete
+        the object and never read it again once the copy is published, so that its bytes may be
+        shared instead of copied; it stays readable until it is deleted. Otherwise as `write`;
+        raises NotFound, ReadDenied and BadLocation of the source as well.
+        """
+        ...
+
+
+@runtime_checkable
+class Presigns(Protocol):
+    """URLs that let whoever holds one do one thing for a while, without this service.
+
+    They are secrets until they expire: never to be logged or stored. `expires` is at least a
+    second.
+    """
+
+    async def presign_get(self, location: str, *, expires: timedelta) -> str:
+        """A URL to GET the object, whole or in ranges. Raises BadLocation, Unreachable."""
+        ...
+
+    async def presign_put(self, attempt: Attempt, *, part: int = 1, expires: timedelta) -> str:
+        """A URL to PUT part of the attempt's bytes: all of them, if there is but part 1.
+
+        `publish` joins the parts in the order of their numbers, from 1 on. What limits a part's
+        size is in the driver's page of docs/drivers. Raises WriteDenied, Unreachable.
+        """
         ...
 
 
@@ -150,6 +221,19 @@ class Measures(Protocol):
 
 
 @runtime_checkable
+class Marks(Protocol):
+    """The place of the objects may be this host's own without anybody noticing."""
+
+    async def mark(self) -> str:
+        """An id that is kept in the place itself and made when it is first asked for.
+
+        Hosts that read different marks have different places under one name. Raises WriteDenied,
+        Unreachable.
+        """
+        ...
+
+
+@runtime_checkable
 class Sweeps(Protocol):
     """Attempts can be listed, to find those that no row knows of."""
 
@@ -158,5 +242,30 @@ class Sweeps(Protocol):
 
         One that died while it was published may be among them, its object whole under the key:
         `discard` without `published` removes the rest of the attempt and leaves the object.
+        """
+        ...
+
+
+class Answer(Protocol):
+    """The answer to a request that was let out; `blocks` are the body's bytes as they come.
+
+    `headers` have lower-case names. `blocks` raises ConnectionError and TimeoutError.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    blocks: AsyncIterator[bytes]
+
+
+class Outbound(Protocol):
+    """The service's one way to open a URL that a user had a hand in."""
+
+    def open(
+        self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[Answer]:
+        """Send a request after vetting where it goes, redirects included.
+
+        Raises on entry PermissionError where it must not go, ValueError for what is no such URL,
+        ConnectionError and TimeoutError where no answer comes.
         """
         ...

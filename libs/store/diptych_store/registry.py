@@ -1,24 +1,33 @@
 """The stores of a process by name; the only module that knows the drivers."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
-from diptych_store.errors import BadLocation
+from diptych_store.calls import OnCall
+from diptych_store.errors import BadLocation, StoreError
 from diptych_store.locations import for_display
-from diptych_store.protocol import Store
-from diptych_store.settings import FilesystemSettings, StoreConfig, StoresConfig
+from diptych_store.options.filesystem import FilesystemOptions
+from diptych_store.options.http import HttpOptions
+from diptych_store.options.memory import MemoryOptions
+from diptych_store.options.rbd import RbdOptions
+from diptych_store.options.s3 import S3Options
+from diptych_store.options.swift import SwiftOptions
+from diptych_store.protocol import Outbound, Store
+from diptych_store.settings import StoreConfig, StoresConfig
 
 L = TypeVar("L", bound=Mapping[str, object])
 
 
+def _tell_nobody(store: str, operation: str, seconds: float, error: StoreError | None, /) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """What may be told of a store; `properties` only to those who may see details.
-
-    `location_prefixes` are for finding the store of a location and are nobody else's business.
-    """
+    """What may be told of a store; `properties` only to those who may see details."""
 
     name: str
     type: str
@@ -27,7 +36,6 @@ class StoreInfo:
     read_only: bool
     is_default: bool
     properties: Mapping[str, object]
-    location_prefixes: tuple[str, ...]
 
 
 class Stores:
@@ -42,13 +50,23 @@ class Stores:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, config: StoresConfig) -> "AsyncGenerator[Stores, None]":
-        """Open every store; all are closed in the end. A store that cannot be opened raises."""
+    async def open(
+        cls,
+        config: StoresConfig,
+        *,
+        on_call: Callable[[str, str, float, StoreError | None], None] = _tell_nobody,
+        outbound: Outbound | None = None,
+    ) -> "AsyncGenerator[Stores, None]":
+        """Open every store; all are closed in the end. A store that cannot be opened raises.
+
+        `on_call` is told of the calls to backends: the store's name, then as `OnCall`. `outbound`
+        is for the stores behind URLs of users.
+        """
         stores: dict[str, Store] = {}
         info: dict[str, StoreInfo] = {}
         async with AsyncExitStack() as stack:
             for one in config.stores:
-                stores[one.name], prefixes = await _open(one)
+                stores[one.name] = await _open(one, partial(on_call, one.name), outbound)
                 stack.push_async_callback(stores[one.name].aclose)
                 info[one.name] = StoreInfo(
                     name=one.name,
@@ -57,8 +75,7 @@ class Stores:
                     weight=one.weight,
                     read_only=one.read_only,
                     is_default=one.name == config.default,
-                    properties=_properties(one),
-                    location_prefixes=prefixes,
+                    properties=one.options.properties(),
                 )
             yield cls(stores, info, is_multiple=config.is_multiple)
 
@@ -86,15 +103,10 @@ class Stores:
         name = (metadata or {}).get("store")
         if isinstance(name, str) and name in self._stores:
             return self._stores[name]
-        claims = [
-            (len(prefix), one.name)
-            for one in self.info.values()
-            for prefix in one.location_prefixes
-            if location.startswith(prefix)
-        ]
-        if not claims:
-            raise BadLocation(f"No store here has the location {for_display(location)}.")
-        return self._stores[max(claims)[1]]
+        for store in self._stores.values():
+            if store.recognises(location):
+                return store
+        raise BadLocation(f"No store here has the location {for_display(location)}.")
 
     def in_read_order(self, locations: Iterable[L]) -> list[L]:
         """Rows with a `store` by the weight of their stores, highest first, then by their names.
@@ -111,27 +123,37 @@ class Stores:
         return sorted(locations, key=heaviest_first)
 
 
-async def _open(config: StoreConfig) -> tuple[Store, tuple[str, ...]]:
+async def _open(config: StoreConfig, on_call: OnCall, outbound: Outbound | None) -> Store:
     # Drivers are imported late: each may need a client that a deployment has not installed.
-    if isinstance(config.settings, FilesystemSettings):
-        from diptych_store.drivers.filesystem import FilesystemStore
+    # Opening asks nothing of a server elsewhere: a backend that is down must not keep the service
+    # from serving the others.
+    name, read_only = config.name, config.read_only
+    match config.options:
+        case FilesystemOptions() as options:
+            from diptych_store.drivers.filesystem import FilesystemStore
 
-        store = await FilesystemStore.open_directory(
-            config.name, config.settings, read_only=config.read_only
-        )
-        return store, store.location_prefixes
-    from diptych_store.drivers.memory import MemoryStore
+            return await FilesystemStore.open_directory(
+                name, options, read_only=read_only, on_call=on_call
+            )
+        case S3Options() as options:
+            from diptych_store.drivers.s3 import S3Store
 
-    store = MemoryStore(config.name, read_only=config.read_only)
-    return store, store.location_prefixes
+            return S3Store(name, options, read_only=read_only, on_call=on_call)
+        case SwiftOptions() as options:
+            from diptych_store.drivers.swift import SwiftStore
 
+            return SwiftStore(name, options, read_only=read_only, on_call=on_call)
+        case RbdOptions() as options:
+            from diptych_store.drivers.rbd import RbdStore
 
-def _properties(config: StoreConfig) -> dict[str, object]:
-    """The `properties` of /v2/info/stores/detail, under Glance's names."""
-    if isinstance(config.settings, FilesystemSettings):
-        return {
-            "data_dir": config.settings.filesystem_store_datadir,
-            "chunk_size": config.settings.filesystem_store_chunk_size,
-            "thin_provisioning": config.settings.filesystem_thin_provisioning,
-        }
-    return {}
+            return RbdStore(name, options, read_only=read_only, on_call=on_call)
+        case HttpOptions() as options:
+            from diptych_store.drivers.http import HttpStore
+
+            return HttpStore(name, options, outbound=outbound, on_call=on_call)
+        case MemoryOptions():
+            from diptych_store.drivers.memory import MemoryStore
+
+            return MemoryStore(name, read_only=read_only)
+        case _:
+            raise TypeError(f"no driver has the options of store {name}")

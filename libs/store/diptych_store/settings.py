@@ -7,9 +7,17 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
+
+from diptych_store.options.common import CommonOptions, DriverOptions
+from diptych_store.options.filesystem import FilesystemOptions
+from diptych_store.options.http import HttpOptions
+from diptych_store.options.memory import MemoryOptions
+from diptych_store.options.rbd import RbdOptions
+from diptych_store.options.s3 import S3Options
+from diptych_store.options.swift import SwiftOptions
 
 DEFAULT = "DEFAULT"
 GLANCE_STORE = "glance_store"
@@ -50,74 +58,30 @@ class UnusedOption:
     reason: ReasonUnused | None
 
 
-def _octal(value: object) -> object:
-    return int(value, 8) if isinstance(value, str) else value
-
-
-class CommonSettings(BaseModel):
-    """What every store has, whatever its driver."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    store_description: str = Field(default="", description="Shown to the users of /v2/info/stores.")
-    weight: int = Field(
-        default=0, description="Where several stores have the data: the highest is read."
-    )
-    read_only: bool = Field(default=False, description="Refuse to write and to delete.")
-
-
-class FilesystemSettings(BaseModel):
-    """A directory of this host, or one that all hosts mount."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
-
-    filesystem_store_datadir: Annotated[str, Field(pattern=r"^/[^\r\n]*$")] = Field(
-        default="/var/lib/glance/images",
-        description="The directory, an absolute path. Each store needs one of its own.",
-    )
-    filesystem_store_file_perm: Annotated[int, BeforeValidator(_octal), Field(le=0o777)] = Field(
-        default=0,
-        description="Octal permissions of a new object's file, e.g. 640; 0 or less: by the umask.",
-    )
-    filesystem_store_chunk_size: Annotated[int, Field(ge=4096, le=64 * 1024 * 1024)] = Field(
-        default=1024 * 1024, description="Bytes that are read at a time."
-    )
-    filesystem_thin_provisioning: bool = Field(
-        default=False, description="Leave holes for runs of zeros of 64 KiB."
-    )
-    filesystem_store_timeout: Annotated[float, Field(ge=0)] = Field(
-        default=0,
-        description="Seconds after which a call into the file system is given up (fsync of a whole "
-        "object included); 0: never. Set it for network mounts.",
-    )
-    filesystem_store_thread_pool_size: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=10, description="Calls into the file system at a time, in each process."
-    )
-
-
-class MemorySettings(BaseModel):
-    """Nothing to set."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-DriverSettings = FilesystemSettings | MemorySettings
-
 # By the type that `enabled_backends` and `stores` name.
-DRIVERS: dict[str, type[DriverSettings]] = {"file": FilesystemSettings, "memory": MemorySettings}
+DRIVERS: dict[str, type[DriverOptions]] = {
+    "file": FilesystemOptions,
+    "http": HttpOptions,
+    "memory": MemoryOptions,
+    "rbd": RbdOptions,
+    "s3": S3Options,
+    "swift": SwiftOptions,
+}
+# Glance's other names for the same drivers, in the list of the single-store form.
+_ALIASES = {"filesystem": "file", "https": "http", "swift+https": "swift", "swift+http": "swift"}
 
 # What a Glance file may hold and nobody here asks for.
 _NOT_NEEDED = {"filesystem_store_threadpool_threshold", "filesystem_store_metadata_file"}
-_OTHER_DRIVERS = ("cinder_", "http_", "https_", "rados_", "rbd_", "s3_", "swift_", "vmware_")
+_OTHER_DRIVERS = ("cinder_", "vmware_")
 
 
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
-    """One store: its name, what a client may be told of it, and the settings of its driver."""
+    """One store: its name, what a client may be told of it, and the options of its driver."""
 
     name: str
     type: str
-    settings: DriverSettings
+    options: DriverOptions
     description: str = ""
     weight: int = 0
     read_only: bool = False
@@ -196,12 +160,11 @@ class _Reader:
     def single(self) -> StoresConfig:
         kind = self.value(GLANCE_STORE, "default_store") or "file"
         kinds = _items(self.value(GLANCE_STORE, "stores")) or [kind]
-        if kind == "filesystem":  # Glance's other name for the same driver
-            kind = "file"
+        kind = _ALIASES.get(kind, kind)
         if kind not in DRIVERS:
             self.refuse(GLANCE_STORE, "default_store", _expected_type())
             return self.config([], default=kind, is_multiple=False)
-        if kind not in kinds and not (kind == "file" and "filesystem" in kinds):
+        if kind not in {_ALIASES.get(one, one) for one in kinds}:
             self.refuse(GLANCE_STORE, "default_store", "one of `stores`")
         options = self.sections.get(GLANCE_STORE, {})
         stores = self.store(kind, kind, section=GLANCE_STORE, options=options)
@@ -213,15 +176,15 @@ class _Reader:
         """The store, or none of it with the problems noted."""
         if options.get("filesystem_store_datadirs", "").strip():
             self.refuse(section, "filesystem_store_datadirs", "one store for each directory")
-        common = self.model(CommonSettings, section=section, options=options)
-        settings = self.model(DRIVERS[kind], section=section, options=options)
-        if common is None or settings is None:
+        common = self.model(CommonOptions, section=section, options=options)
+        driver = self.model(DRIVERS[kind], section=section, options=options)
+        if common is None or driver is None:
             return []
         return [
             StoreConfig(
                 name=name,
                 type=kind,
-                settings=settings,
+                options=driver,
                 description=common.store_description,
                 weight=common.weight,
                 read_only=common.read_only,
@@ -241,8 +204,8 @@ class _Reader:
         """Two stores in one directory would take each other's objects for their own."""
         seen: dict[str, str] = {}
         for store in stores:
-            if isinstance(store.settings, FilesystemSettings):
-                directory = os.path.realpath(store.settings.filesystem_store_datadir)
+            if isinstance(store.options, FilesystemOptions):
+                directory = os.path.realpath(store.options.filesystem_store_datadir)
                 other = seen.setdefault(directory, store.name)
                 if other != store.name:
                     self.refuse(
@@ -257,7 +220,7 @@ class _Reader:
             used[GLANCE_STORE] = {"default_backend"}
             used[BACKEND_DEFAULTS] = set()
         for store in stores:
-            known = {*CommonSettings.model_fields, *type(store.settings).model_fields}
+            known = {*CommonOptions.model_fields, *type(store.options).model_fields}
             if is_multiple:
                 used[store.name] = known
                 used[BACKEND_DEFAULTS] |= known
@@ -298,7 +261,7 @@ def _reason(section: str, option: str) -> ReasonUnused | None:
         return "not needed"
     if option.startswith(_OTHER_DRIVERS):
         return "no such driver here"
-    known = {name for model in (CommonSettings, *DRIVERS.values()) for name in model.model_fields}
+    known = {name for model in (CommonOptions, *DRIVERS.values()) for name in model.model_fields}
     # Right elsewhere: an option of the single-store form beside `enabled_backends`, or the reverse.
     elsewhere = known | {"stores", "default_store", "default_backend"}
     return "not needed" if option in elsewhere else None

@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self, TypeVar
 
+from diptych_store.calls import OnCall, tell_nobody, told
 from diptych_store.errors import (
     AlreadyThere,
     AttemptLost,
@@ -30,8 +31,8 @@ from diptych_store.errors import (
     WriteDenied,
 )
 from diptych_store.locations import check_key, check_token, file_location, split_file_location
+from diptych_store.options.filesystem import FilesystemOptions
 from diptych_store.protocol import WHOLE, Attempt, Block, ByteRange, Reading
-from diptych_store.settings import FilesystemSettings
 from diptych_store.threads import Threads
 
 T = TypeVar("T")
@@ -53,29 +54,42 @@ class FilesystemStore:
     by the store's own threads: a mount that hangs blocks neither the loop nor another store.
     """
 
-    def __init__(self, name: str, settings: FilesystemSettings, *, read_only: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: FilesystemOptions,
+        *,
+        read_only: bool,
+        on_call: OnCall = tell_nobody,
+    ) -> None:
         self.name = name
-        self._settings = settings
+        self._on_call = on_call
+        self._options = options
         self._read_only = read_only
-        self._datadir = os.path.normpath(settings.filesystem_store_datadir)
+        self._datadir = os.path.normpath(options.filesystem_store_datadir)
         self._directories = {self._datadir}
         self._attempts = f"{self._datadir}/{_ATTEMPTS}"
         self._threads = Threads(
             f"store-{name}",
-            count=settings.filesystem_store_thread_pool_size,
-            timeout_s=settings.filesystem_store_timeout or None,
+            count=options.filesystem_store_thread_pool_size,
+            timeout_s=options.filesystem_store_timeout or None,
         )
 
     @classmethod
     async def open_directory(
-        cls, name: str, settings: FilesystemSettings, *, read_only: bool = False
+        cls,
+        name: str,
+        options: FilesystemOptions,
+        *,
+        read_only: bool = False,
+        on_call: OnCall = tell_nobody,
     ) -> Self:
         """Make the directory where it is missing and try what the store needs of it.
 
         Raises Full, WriteDenied, ReadDenied, Unreachable. A read-only store makes and writes
         nothing; it needs the directory to be there.
         """
-        store = cls(name, settings, read_only=read_only)
+        store = cls(name, options, read_only=read_only, on_call=on_call)
         try:
             await store._run(store._prepare)
         except BaseException:
@@ -83,14 +97,12 @@ class FilesystemStore:
             raise
         return store
 
-    @property
-    def location_prefixes(self) -> tuple[str, ...]:
-        """What the locations of this store begin with."""
-        return tuple(
-            f"{scheme}://{directory}/"
-            for directory in sorted(self._directories)
-            for scheme in ("file", "filesystem")
-        )
+    def recognises(self, location: str) -> bool:
+        """See Store.recognises."""
+        try:
+            return split_file_location(location)[0] in self._directories
+        except BadLocation:
+            return False
 
     async def write(
         self, attempt: Attempt, blocks: AsyncIterator[Block], *, size: int | None
@@ -100,8 +112,8 @@ class FilesystemStore:
         place = _Place(
             self._place(attempt),
             token=attempt.token,
-            mode=self._settings.filesystem_store_file_perm,
-            sparse=self._settings.filesystem_thin_provisioning,
+            mode=self._options.filesystem_store_file_perm,
+            sparse=self._options.filesystem_thin_provisioning,
         )
         try:
             await self._run(place.begin)
@@ -132,7 +144,7 @@ class FilesystemStore:
     async def open(self, location: str, range: ByteRange = WHOLE) -> AsyncGenerator[Reading, None]:
         """See Store.open. The first block is read on entry, each other one ahead of its use."""
         key = self._key(location)
-        file = _OpenFile(self._file(key), range, self._settings.filesystem_store_chunk_size)
+        file = _OpenFile(self._file(key), range, self._options.filesystem_store_chunk_size)
         try:
             first = await self._run(self._open, file, key)
             async with aclosing(self._blocks(file, first)) as blocks:
@@ -192,14 +204,15 @@ class FilesystemStore:
         except TimeoutError:
             raise Unreachable(
                 f"Store {self.name} did not answer within "
-                f"{self._settings.filesystem_store_timeout} seconds."
+                f"{self._options.filesystem_store_timeout} seconds."
             ) from None
 
     def _translated(self, function: Callable[..., T], /, *args: object) -> T:
-        try:
-            return function(*args)
-        except OSError as error:
-            raise self._error(error) from error
+        with told(self._on_call, function.__name__.strip("_")):
+            try:
+                return function(*args)
+            except OSError as error:
+                raise self._error(error) from error
 
     def _error(self, error: OSError) -> StoreError:
         # Without the path: messages reach clients.

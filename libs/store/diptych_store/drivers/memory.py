@@ -22,10 +22,9 @@ class MemoryStore:
         self._objects: dict[str, tuple[str, bytes]] = {}
         self._places: dict[Attempt, tuple[float, bytearray]] = {}
 
-    @property
-    def location_prefixes(self) -> tuple[str, ...]:
-        """What the locations of this store begin with."""
-        return (f"memory://{self.name}/",)
+    def recognises(self, location: str) -> bool:
+        """See Store.recognises."""
+        return location.startswith(f"memory://{self.name}/")
 
     async def write(
         self, attempt: Attempt, blocks: AsyncIterator[Block], *, size: int | None

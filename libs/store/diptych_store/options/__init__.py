@@ -1,0 +1,1 @@
+"""The options of each driver, one module each, under the names that Glance gave them."""

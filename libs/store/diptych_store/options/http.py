@@ -1,0 +1,7 @@
+"""The options of the http store."""
+
+from diptych_store.options.common import DriverOptions
+
+
+class HttpOptions(DriverOptions):
+    """Objects behind http and https URLs, to be read only."""
