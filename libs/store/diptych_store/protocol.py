@@ -142,11 +142,13 @@ class Store(Protocol):
 class ActsForUsers(Protocol):
     """Objects lie in accounts of the users' own, so it matters on whose behalf a store acts."""
 
-    def acting_for(self, project_id: str, *, token: str) -> Store:
-        """The same store acting for a user of the project, with the user's own token.
+    def acting_for(self, project_id: str, *, token: str | None) -> Store:
+        """The same store acting in the account of a project, with the token of one of its users.
 
-        Shares all that is open with this one, and is not closed. The store itself acts with the
-        service's credentials: what runs later, without a user, needs rights in all accounts.
+        Shares all that is open with this one, and is not closed. Without a token it acts there
+        with the service's own credentials, which need rights in all accounts: what runs later,
+        without a user, finds by the project where an attempt is. A location tells by itself, so
+        that the store itself opens and deletes what is anywhere.
         """
         ...
 
