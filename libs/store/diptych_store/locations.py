@@ -13,6 +13,11 @@ LONGEST_KEY = 200
 
 _FILE = re.compile(r"(?:file|filesystem)://(/.*)", re.DOTALL)
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+# Forms that have no place for credentials; `?` and `@` are part of names there.
+_VERBATIM = frozenset({"file", "filesystem", "rbd", "cinder", "vsphere"})
+_ENDS_PATH = re.compile(r"[?#]")
+_ENDS_AUTHORITY = re.compile(r"[/?#]")
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:/?#@\[\]]*)(?::[0-9]*)?")
 _TOKEN = re.compile(r"[0-9A-Za-z-]{1,50}")
 
 
@@ -60,18 +65,53 @@ def split_file_location(location: str) -> tuple[str, str]:
 def for_display(location: str) -> str:
     """The location without credentials, query and fragment: for logs, messages and people.
 
-    Old S3 and Swift locations hold a secret that may contain a slash, so in those everything up to
-    the last `@` is hidden once there is a colon in front of it, even if it was only a port.
+    Old S3 and Swift locations hold a secret that may contain slashes, colons and `@`, and whoever
+    registered a URL may have forgotten to encode a password. So everything up to the last `@` is
+    hidden once there is a colon in front of it, even if it was only a port, and everything at all
+    where a query and such a password cannot be told apart.
     """
     match = _URI.fullmatch(location)
     if match is None:
         return "(not a location)"
     scheme, rest = match[1], match[2]
-    rest = re.split(r"[?#]", rest, maxsplit=1)[0] if scheme not in ("file", "filesystem") else rest
-    if scheme.startswith(("s3", "swift")):
-        secret, at, shown = rest.rpartition("@")
-        if at and ":" in secret:
-            return f"{scheme}://***@{shown}"
-    authority, slash, path = rest.partition("/")
-    _, at, host = authority.rpartition("@")
-    return f"{scheme}://{'***@' if at else ''}{host}{slash}{path}"
+    if scheme.lower() in _VERBATIM:
+        return location
+    hidden, shown = _without_what_may_be_secret(rest)
+    return f"{scheme}://{'***@' if hidden and shown else '***' if hidden else ''}{shown}"
+
+
+def without_credentials(location: str) -> str:
+    """The same location as an API may show it; empty where that cannot be told.
+
+    What names the object is kept as it was written. User and password go, and of a URL the query
+    and fragment too, because a signed URL is a credential itself.
+    """
+    match = _URI.fullmatch(location)
+    if match is None:
+        return ""
+    scheme, rest = match[1], match[2]
+    match scheme.lower():
+        case kind if kind in _VERBATIM:
+            return location
+        case "http" | "https":
+            # A path may have an `@` here, which ends no password: clients read URLs strictly.
+            authority = _ENDS_AUTHORITY.split(rest, maxsplit=1)[0]
+            _, _, host = authority.rpartition("@")
+            if _HOST.fullmatch(host) is None:  # then it is part of a password with a slash
+                return ""
+            return f"{scheme}://{host}{_without_query(rest[len(authority) :])}"
+        case _:
+            _, shown = _without_what_may_be_secret(rest)
+            return f"{scheme}://{shown}" if shown else ""
+
+
+def _without_what_may_be_secret(rest: str) -> tuple[bool, str]:
+    """Whether something was taken away in front, and what is left; nothing if that is safer."""
+    before, at, after = rest.rpartition("@")
+    if at and (":" in before or _ENDS_AUTHORITY.search(before) is None):
+        return True, "" if _ENDS_PATH.search(before) else _without_query(after)
+    return False, _without_query(rest)
+
+
+def _without_query(text: str) -> str:
+    return _ENDS_PATH.split(text, maxsplit=1)[0]
