@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from dev import environments, postgres
 from dev.keystone import Keystone
+from dev.seaweedfs import Seaweedfs
 
 from tests import databases, servers
 
@@ -118,6 +119,12 @@ async def images_database(_images_schema: tuple[str, list[str]]) -> AsyncGenerat
 def keystone() -> Keystone:
     """The run's Keystone with the users of `dev.keystone_setup`; add others, change none."""
     return servers.keystone()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Seaweedfs:
+    """The run's S3 server: make a bucket of your own, keys are in `full` and `read_only`."""
+    return servers.seaweedfs()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from dev import environments, places, ports, postgres
 from dev.keystone import Keystone
+from dev.seaweedfs import Seaweedfs
 
 _VARIABLE = "DIPTYCH_TEST_FOLDER"
 _PREFIX = "diptych-tests-"
@@ -112,6 +113,20 @@ def keystone() -> Keystone:
 
     port = int(str(_once("keystone", start)["port"]))
     return Keystone(root, port=port, endpoints=_ENDPOINTS)
+
+
+def seaweedfs() -> Seaweedfs:
+    """The run's S3 server, started if it isn't yet; never stop this one."""
+    root = folder() / "seaweedfs"
+
+    def start() -> dict[str, object]:
+        [port] = ports.several_free(1)
+        server = Seaweedfs(root, port=port)
+        server.start(owner=_owner())
+        _started.append(server)
+        return {"guard": server.process.pid, "port": port}
+
+    return Seaweedfs(root, port=int(str(_once("seaweedfs", start)["port"])))
 
 
 def _once(name: str, start: Callable[[], Mapping[str, object]]) -> Mapping[str, object]:

@@ -1,6 +1,7 @@
 """Ports of the development stack: which are asked for, and what to say when one is taken."""
 
 import os
+import random
 import socket
 import time
 from dataclasses import dataclass
@@ -81,6 +82,16 @@ def any_free() -> int:
         probe.bind((LOOPBACK, 0))
         number: int = probe.getsockname()[1]
         return number
+
+
+def several_free(count: int) -> list[int]:
+    """Different free ports that no passing connection is given: below those that Linux hands out.
+
+    For servers that listen on many, where one that is taken meanwhile would fail the start.
+    """
+    candidates = random.sample(range(20_000, 32_000), 1000)
+    free = [number for number in candidates if is_free(number)]
+    return free[:count]
 
 
 def _number(variable: str, default: int) -> int:
