@@ -15,12 +15,22 @@ from typing import Any, Self, TypeVar
 from diptych_common.database import Database
 from diptych_common.errors import Gone, ServiceUnavailable
 from diptych_store.errors import AlreadyThere, StoreError
-from diptych_store.protocol import Attempt, Store
+from diptych_store.protocol import ActsForUsers, Attempt, Store
 
 from diptych_images.db import images
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+def in_account(store: Store, project_id: str | None, *, token: str | None = None) -> Store:
+    """The store acting in this project's account; the store itself where all objects are in one.
+
+    Without a token of a user it acts there with the service's own credentials.
+    """
+    if isinstance(store, ActsForUsers) and project_id is not None:
+        return store.acting_for(project_id, token=token)
+    return store
 
 
 async def undo(

@@ -17,6 +17,7 @@ from diptych_store.errors import NotFound, StoreError
 from diptych_store.protocol import Attempt, Sweeps
 from diptych_store.registry import Stores
 
+from diptych_images import readers
 from diptych_images.attempts import remove
 from diptych_images.db import images
 from diptych_images.db.tables import jobs as jobs_table
@@ -75,6 +76,10 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
         if failures:
             raise failures[0]
 
+    async def set_readers(job: Job, context: JobContext) -> None:
+        """Tell the backends who may read an image's bytes there."""
+        await readers.apply(db, stores, job.payload["image_id"])
+
     async def sweep(job: Job, context: JobContext) -> None:
         """Remove attempts that no row knows of."""
         for name in stores.names:
@@ -98,6 +103,7 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
     handlers: Mapping[str, Handler] = {
         "reap": reap,
         "remove_bytes": remove_bytes,
+        readers.JOB: set_readers,
         "sweep": sweep,
         "purge": purge,
     }

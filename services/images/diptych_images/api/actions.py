@@ -4,6 +4,7 @@ from diptych_common.errors import Forbidden
 from diptych_common.identity import Identity
 from fastapi import APIRouter, Response
 
+from diptych_images import readers
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import (
     NO_BODY,
@@ -47,4 +48,5 @@ async def _move(
         if row["status"] == before:
             row = await images.update(connection, image_id, {"status": after})
             await emit(connection, "image.update", row)
+            await readers.changed(connection, res.stores, row)
     return Response(status_code=204)

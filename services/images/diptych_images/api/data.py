@@ -1,7 +1,9 @@
 """PUT and GET /v2/images/{id}/file: the bytes of an image."""
 
 import logging
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 from uuid import uuid4
@@ -17,12 +19,19 @@ from diptych_common.errors import (
 from diptych_common.ranges import has_current, requested_part
 from diptych_common.responses import BlobResponse
 from diptych_store.digests import Digests
-from diptych_store.errors import BadLocation, ReadDenied, StoreError, Unreachable
+from diptych_store.errors import (
+    BadLocation,
+    RangeOutside,
+    ReadDenied,
+    StoreError,
+    Unreachable,
+)
 from diptych_store.errors import NotFound as NoObject
 from diptych_store.ingest import ingest
 from diptych_store.protocol import Attempt, ByteRange, Reading, Store
 from fastapi import APIRouter, Request, Response
 
+from diptych_images import readers
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import (
     NO_BODY,
@@ -36,7 +45,7 @@ from diptych_images.api.resources import (
     require_change,
     visible_image,
 )
-from diptych_images.attempts import Held
+from diptych_images.attempts import Held, in_account
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
 from diptych_images.formats import Inspection
@@ -63,7 +72,7 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
     refuse_anonymous(who)
     _require_octet_stream(request)
     size = _announced_size(request)
-    store = _chosen_store(request, res)
+    store = in_account(_chosen_store(request, res), who.project_id, token=_user_token(request))
     settings = res.settings.default
     async with res.db.read() as connection:
         row = await visible_image(connection, image_id, res, who)
@@ -124,6 +133,7 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
                 raise Gone(f"Image {image_id} was deleted while its data was uploaded.")
             await emit(connection, "image.upload", active)
             await emit(connection, "image.activate", active)
+            await readers.changed(connection, res.stores, active)
     return Response(status_code=204)
 
 
@@ -158,7 +168,8 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
 
     async with AsyncExitStack() as stack:
         asked = ByteRange() if part is None else ByteRange(part.start, part.length)
-        opened = await _first_that_opens(stack, res, row, asked)
+        acting = partial(in_account, project_id=who.project_id, token=_user_token(request))
+        opened = await _first_that_opens(stack, res, row, asked, acting)
         if opened is None:
             return Response(status_code=204)
         store, reading = opened
@@ -175,7 +186,11 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
 
 
 async def _first_that_opens(
-    stack: AsyncExitStack, res: Resources, row: ImageRow, asked: ByteRange
+    stack: AsyncExitStack,
+    res: Resources,
+    row: ImageRow,
+    asked: ByteRange,
+    acting: Callable[[Store], Store],
 ) -> tuple[Store, Reading] | None:
     """The best location that opens; None if the bytes are nowhere.
 
@@ -186,9 +201,13 @@ async def _first_that_opens(
         try:
             # By the URL where the store was renamed or is not configured any more.
             store = res.stores.by_location(location["url"], {"store": location["store"]})
-            reading = await stack.enter_async_context(store.open(location["url"], asked))
+            opening = acting(store).open(location["url"], asked)
+            reading = await stack.enter_async_context(opening)
         except NoObject as error:
             log.error("Image %s is not in store %s: %s", row["id"], location["store"], error)
+        except RangeOutside:
+            # The range is within the image, so the object is not the image.
+            failure = _damaged(row, location["store"])
         except (Unreachable, ReadDenied, BadLocation) as error:
             failure = error
             log.warning("Image %s did not open in %s: %s", row["id"], location["store"], error)
@@ -196,11 +215,20 @@ async def _first_that_opens(
             if reading.size == row["size"]:
                 return store, reading
             # Never bytes of another length than the image's: the client would take them for it.
-            log.error("Image %s has a wrong size in store %s", row["id"], store.name)
-            failure = Unreachable(f"Image {row['id']} is damaged in store {store.name}.")
+            failure = _damaged(row, store.name)
     if failure is not None:
         raise failure
     return None
+
+
+def _damaged(row: ImageRow, store: str) -> StoreError:
+    log.error("Image %s has a wrong size in store %s", row["id"], store)
+    return Unreachable(f"Image {row['id']} is damaged in store {store}.")
+
+
+def _user_token(request: Request) -> str | None:
+    """The caller's token as it came, for stores that act for users; never to be kept or logged."""
+    return request.headers.get("x-auth-token") or request.headers.get("x-storage-token")
 
 
 def _require_octet_stream(request: Request) -> None:

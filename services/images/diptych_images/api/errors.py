@@ -45,6 +45,8 @@ STORE_ANSWERS: dict[type[Exception], type[ApiError]] = {
     store_errors.SizeMismatch: BadRequest,
 }
 
+_TRY_AGAIN = {"Retry-After": "5"}
+
 # What the OpenAPI document says of every route, in place of FastAPI's 422, which no client gets.
 ANY_ERROR: dict[int | str, dict[str, Any]] = {
     "default": {
@@ -71,7 +73,10 @@ ANY_ERROR: dict[int | str, dict[str, Any]] = {
 def from_store(error: Exception) -> ApiError:
     """The answer to an error of the store library; InternalError for one that has no row."""
     answer = STORE_ANSWERS.get(type(error))
-    return InternalError("The store failed.") if answer is None else answer(str(error))
+    if answer is None:
+        return InternalError("The store failed.")
+    may_pass = issubclass(answer, ServiceUnavailable)
+    return answer(str(error), headers=_TRY_AGAIN if may_pass else None)
 
 
 def render(scope: Scope, error: ApiError) -> Response:

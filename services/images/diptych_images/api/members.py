@@ -5,7 +5,7 @@ from diptych_common.identity import Identity
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
-from diptych_images import policies
+from diptych_images import policies, readers
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import (
     NO_BODY,
@@ -55,6 +55,7 @@ async def add(image_id: str, request: Request, res: Res, who: Who) -> Response:
                 raise TooLarge(f"An image can have {quota} members.")
             case added:
                 await emit_member(connection, "image.member.create", added)
+                await readers.changed(connection, res.stores, row)
     return json_response(wire.document(added))
 
 
@@ -100,6 +101,7 @@ async def remove(image_id: str, member: str, res: Res, who: Who) -> Response:
         if entry is None:
             raise _no_member(image_id, member)
         await emit_member(connection, "image.member.delete", entry)
+        await readers.changed(connection, res.stores, row)
     return Response(status_code=204)
 
 

@@ -3,6 +3,7 @@
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
+from diptych_images import readers
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import (
     Res,
@@ -47,4 +48,6 @@ async def update(image_id: str, request: Request, res: Res, who: Who) -> Respons
         if changes.values:
             row = await images.update(connection, row["id"], changes.values)
             await emit(connection, "image.update", row)
+            if not changes.values.keys().isdisjoint(("owner", "visibility")):
+                await readers.changed(connection, res.stores, row)
     return json_response(document(row, res, who))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from diptych_common.errors import BadRequest, Forbidden, TooLarge
+from diptych_store.locations import without_credentials
 
 from diptych_images.db.images import ImageRow, LocationRow, is_uuid
 from diptych_images.wire.schemas import ImageSchema
@@ -180,8 +181,9 @@ def document(
     """The image as clients see it.
 
     `locations` are the row's in the order in which they are read (None: as they are in the row).
-    A deactivated image shows none to anyone but an administrator. `nullable` names the custom
-    properties that the schema lets be null; a null in any other is shown as "".
+    A deactivated image shows none to anyone but an administrator. None shows a credential,
+    whatever an old row holds; one that cannot be told from its credential is left out. `nullable`
+    names the custom properties that the schema lets be null; a null in any other is shown as "".
 
     Source: Glance 33.0, api/v2/images.py; images API reference, "Show image".
     """
@@ -224,12 +226,15 @@ def document(
         shown["stores"] = ",".join(dict.fromkeys(location["store"] for location in locations))
     if row["status"] == "deactivated" and not is_admin:
         locations = []
-    if show_direct_url and locations:
-        shown["direct_url"] = locations[0]["url"]
+    without_secrets = [
+        {"url": url, "metadata": location["metadata"]}
+        for location in locations
+        if (url := without_credentials(location["url"]))
+    ]
+    if show_direct_url and without_secrets:
+        shown["direct_url"] = without_secrets[0]["url"]
     if show_locations:
-        shown["locations"] = [
-            {"url": location["url"], "metadata": location["metadata"]} for location in locations
-        ]
+        shown["locations"] = without_secrets
     return shown
 
 
