@@ -1,7 +1,8 @@
 """What every driver has to do, as one suite: subclass it and give it a `rig`.
 
-After each case the rig is asked for what is left: a case has to end with nothing in the store, no
-attempt, no open file and no task. The crash cases kill a process of their own at each step.
+`ReadConformance` is for every driver, `StoreConformance` for one that writes as well. After each
+case the rig is asked for what is left: a case has to end with nothing in the store, no attempt, no
+open file and no task. The crash cases kill a process of their own at each step.
 """
 
 import asyncio
@@ -9,10 +10,10 @@ import contextlib
 import hashlib
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import pytest
 from diptych_store.errors import (
@@ -21,35 +22,128 @@ from diptych_store.errors import (
     BadLocation,
     NotFound,
     RangeOutside,
+    StoreError,
     WriteDenied,
 )
-from diptych_store.protocol import WHOLE, Attempt, ByteRange, LocalPaths, Measures, Store, Sweeps
+from diptych_store.protocol import (
+    WHOLE,
+    Attempt,
+    ByteRange,
+    LocalPaths,
+    Measures,
+    Store,
+    Sweeps,
+)
+
+T = TypeVar("T")
 
 MIB = 1024 * 1024
 # Long enough for several blocks of every driver, and not a multiple of anything.
 LENGTH = 3 * MIB + 4321
+# Locations of every kind of store; those of the kind in question are left out.
+LOCATIONS = (
+    "file:///etc/passwd",
+    "filesystem:///etc/passwd",
+    "http://127.0.0.1/4d3c8f1a",
+    "https://127.0.0.1/4d3c8f1a",
+    "memory://elsewhere/4d3c8f1a",
+    "rbd://4d3c8f1a",
+    "rbd://fsid/images/4d3c8f1a/snap",
+    "s3://127.0.0.1/images/4d3c8f1a",
+    "s3+https://127.0.0.1/images/4d3c8f1a",
+    "swift://127.0.0.1/images/4d3c8f1a",
+    "swift+https://127.0.0.1/v3/images/4d3c8f1a",
+    "swift+config://ref1/images/4d3c8f1a",
+    "cinder://4d3c8f1a",
+    "vsphere://127.0.0.1/folder/4d3c8f1a",
+)
+KEYS = (
+    "a",
+    "0",
+    "a.b.c",
+    "A-b_c~",
+    "with space",
+    "100%41",
+    "a?b#c&d=e+f",
+    "ключ-図-🙂",
+    "x" * 200,
+)
+# In place of the end of a driver's module, in `Rig.crash`: see tests/store/crashing.py.
+CALLS = "calls"
+
+
+class Calls:
+    """An OnCall that notes what it is told, and does something after a given call."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, StoreError | None]] = []
+        self._then: tuple[int, Callable[[], object]] | None = None
+
+    def __call__(self, operation: str, seconds: float, error: StoreError | None, /) -> None:
+        self.made.append((operation, error))
+        if self._then is not None and self._then[0] == len(self.made):
+            self._then[1]()
+
+    def after(self, number: int, then: Callable[[], object]) -> None:
+        """Do that, once, right after the call of this number from now, the next being 1."""
+        self._then = (len(self.made) + number, then)
 
 
 class Rig(Protocol):
-    """A driver's store, and a look behind its back.
+    """A driver's store, and a look behind its back. To be inherited from, for its defaults.
 
-    `crash` says how another process opens the same place, None where it cannot: the arguments of
-    tests/store/crashing.py.
+    `store` is one of the rig's own, closed by it; where it was opened with a `Calls` as `on_call`,
+    `calls` is that.
     """
 
-    @property
-    def store(self) -> Store: ...
+    store: Store
+    calls: Calls | None = None
 
-    @property
-    def crash(self) -> tuple[str, str, str] | None: ...
+    async def place(self, data: bytes, key: str | None = None) -> str:
+        """Make an object, of a new key if it is None; the location by which the store reads it."""
+        ...
 
-    async def open_read_only(self) -> Store:
-        """The same place, opened to be read."""
+    async def remove(self, location: str) -> None:
+        """Remove what `place` made."""
         ...
 
     async def everything(self) -> list[str]:
         """The names of all that the backend holds, objects and attempts."""
         ...
+
+    async def settle(self) -> None:
+        """Wait until what the store's client does after a call has ended is over."""
+        await asyncio.sleep(0)
+
+
+class WritableRig(Rig, Protocol):
+    """What the cases of writing need besides.
+
+    `crash` says how another process opens the same place, None where it cannot: the arguments of
+    tests/store/crashing.py. An object of `several_parts` bytes is one that the driver writes in
+    more than one piece.
+    """
+
+    crash: tuple[str, str, str] | None = None
+    several_parts: int = LENGTH
+
+    async def place(self, data: bytes, key: str | None = None) -> str:
+        return await put(self.store, data, key=key)
+
+    async def remove(self, location: str) -> None:
+        await self.store.delete(location)
+
+    async def open_read_only(self) -> Store:
+        """The same place, opened to be read; the caller closes it."""
+        ...
+
+    async def open_another(self) -> Store:
+        """The same place, opened as another process would; the caller closes it."""
+        ...
+
+    async def open_elsewhere(self) -> Store | None:
+        """Another, empty place of the same backend, for copies; the caller closes it."""
+        return None
 
 
 class WriterGone(Exception):
@@ -100,7 +194,115 @@ def open_files() -> set[str]:
     return found
 
 
-class StoreConformance:
+class Stepped(Generic[T]):
+    """A call whose awaits are counted and which is cancelled at one of them: to be awaited once.
+
+    Awaits inside of tasks that the call makes do not count: those are its own to cancel.
+    """
+
+    def __init__(self, call: Coroutine[Any, Any, T], *, cancel_at: int) -> None:
+        self.awaits = 0
+        self._call = call
+        self._cancel_at = cancel_at
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        task = asyncio.current_task()
+        assert task is not None
+        thrown: BaseException | None = None
+        while True:
+            try:
+                awaited = self._call.throw(thrown) if thrown else self._call.send(None)
+            except StopIteration as end:
+                return end.value
+            self.awaits += 1
+            if self.awaits == self._cancel_at:
+                task.cancel()
+            thrown = None
+            try:
+                yield awaited
+            except BaseException as error:  # the cancellation, for one
+                thrown = error
+
+
+async def cancelled_at(await_number: int, call: Coroutine[Any, Any, object]) -> bool:
+    """Whether the call was cancelled at this await of its own; False when it had fewer."""
+    stepped = Stepped(call, cancel_at=await_number)
+
+    async def run() -> None:
+        await stepped
+
+    task = asyncio.create_task(run())
+    try:
+        await task
+    except asyncio.CancelledError:
+        assert stepped.awaits >= await_number
+        return True
+    assert stepped.awaits < await_number, "the call has swallowed its cancellation"
+    return False
+
+
+async def cancelled_after(calls: Calls, number: int, call: Coroutine[Any, Any, object]) -> bool:
+    """Whether the call was cancelled right after this call to the backend; False if it ended."""
+    ended = False
+
+    async def run() -> None:
+        nonlocal ended
+        await call
+        ended = True
+
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(run())
+    calls.after(number, lambda: loop.call_soon_threadsafe(task.cancel))
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    calls.after(0, task.done)
+    return not ended
+
+
+def some_numbers() -> Iterator[int]:
+    """From 1 on, all of the small and fewer and fewer of the large."""
+    number = 1
+    while True:
+        yield number
+        number += 1 + number // 8
+
+
+def kind_of(location: str) -> str:
+    """The kind of store that a location is of."""
+    scheme = location.partition("://")[0].partition("+")[0]
+    return {"filesystem": "file", "https": "http"}.get(scheme, scheme)
+
+
+def open_sockets() -> set[str]:
+    found: set[str] = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = str(entry.readlink())
+            if target.startswith("socket:"):
+                found.add(target)
+    return found
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that is about to be so; fails after 10 seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def check_refusal(store: Store, location: str) -> None:
+    """Fail unless the store takes this for no location of its own, whatever it is asked to do."""
+    assert not store.recognises(location)
+    with pytest.raises(BadLocation):
+        await get(store, location)
+    with pytest.raises((BadLocation, WriteDenied)):
+        await store.delete(location)
+    if isinstance(store, LocalPaths):
+        with pytest.raises(BadLocation):
+            store.local_path(location)
+
+
+class ReadConformance:
     @pytest.fixture
     async def rig(self) -> Rig:
         raise NotImplementedError("a subclass says which driver")
@@ -111,19 +313,181 @@ class StoreConformance:
         tasks = asyncio.all_tasks()
         assert await rig.everything() == []
         yield rig.store
-        await asyncio.sleep(0)
+        await rig.settle()
         assert await rig.everything() == []
         assert open_files() <= files
         assert asyncio.all_tasks() - tasks <= {asyncio.current_task()}
 
-    # Writing.
-
     @pytest.mark.parametrize("length", [0, 1, 65_536, MIB - 1, MIB, MIB + 1, LENGTH])
-    async def test_an_object_is_read_as_it_was_written(self, store: Store, length: int):
+    async def test_an_object_is_read_as_it_was_written(self, rig: Rig, store: Store, length: int):
         data = some_bytes(length)
-        location = await put(store, data)
+        location = await rig.place(data)
         assert await get(store, location) == data
-        await store.delete(location)
+        await rig.remove(location)
+
+    @pytest.mark.parametrize(
+        ("start", "length"),
+        [
+            (0, 1),
+            (0, None),
+            (0, LENGTH),
+            (0, LENGTH + 1),
+            (1, None),
+            (LENGTH - 1, 1),
+            (LENGTH - 1, None),
+            (LENGTH - 1, 500),
+            (LENGTH - 777, None),
+            (MIB - 1, 2),
+            (MIB, MIB),
+            (12_345, 2 * MIB),
+            (5, 0),
+        ],
+    )
+    async def test_part_of_an_object_is_read(
+        self, rig: Rig, store: Store, start: int, length: int | None
+    ):
+        data = some_bytes(LENGTH)
+        location = await rig.place(data)
+        expected = data[start:] if length is None else data[start : start + length]
+        assert await get(store, location, ByteRange(start, length)) == expected
+        async with store.open(location, ByteRange(start, length)) as reading:
+            assert (reading.size, reading.length) == (LENGTH, len(expected))
+        await rig.remove(location)
+
+    @pytest.mark.parametrize(("size", "start"), [(0, 1), (1, 1), (LENGTH, LENGTH), (10, 2**63)])
+    async def test_a_range_beyond_the_end_raises_on_entry(
+        self, rig: Rig, store: Store, size: int, start: int
+    ):
+        location = await rig.place(some_bytes(size))
+        with pytest.raises(RangeOutside) as raised:
+            async with store.open(location, ByteRange(start)):
+                pytest.fail("the range is outside")
+        assert raised.value.size == size
+        await rig.remove(location)
+
+    async def test_part_of_an_empty_object_is_outside(self, rig: Rig, store: Store):
+        location = await rig.place(b"")
+        with pytest.raises(RangeOutside):
+            await get(store, location, ByteRange(0, 1))
+        assert await get(store, location) == b""
+        await rig.remove(location)
+
+    async def test_a_missing_object_raises_on_entry(self, rig: Rig, store: Store):
+        location = await rig.place(b"x")
+        await rig.remove(location)
+        with pytest.raises(NotFound):
+            async with store.open(location):
+                pytest.fail("there is no such object")
+
+    @pytest.mark.parametrize("blocks", [0, 1, 2])
+    async def test_a_reader_may_leave_early(self, rig: Rig, store: Store, blocks: int):
+        location = await rig.place(some_bytes(LENGTH))
+        async with store.open(location) as reading:
+            for _ in range(blocks):
+                await anext(reading.blocks)
+        with contextlib.suppress(WriterGone):
+            async with store.open(location) as reading:
+                for _ in range(blocks):
+                    await anext(reading.blocks)
+                raise WriterGone
+        await rig.remove(location)
+
+    async def test_a_reader_may_be_cancelled_at_any_moment(self, rig: Rig, store: Store):
+        location = await rig.place(some_bytes(LENGTH))
+        for turns in range(30):
+            task = asyncio.create_task(get(store, location))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await rig.remove(location)
+
+    async def test_a_block_stays_as_it_is_while_it_is_used(self, rig: Rig, store: Store):
+        data = some_bytes(LENGTH)
+        location = await rig.place(data)
+        read = bytearray()
+        async with store.open(location) as reading:
+            async for block in reading.blocks:
+                before = bytes(block)
+                await asyncio.sleep(0.005)
+                assert bytes(block) == before
+                read += block
+        assert read == data
+        await rig.remove(location)
+
+    async def test_an_object_deleted_while_it_is_read_is_whole_or_an_error(
+        self, rig: Rig, store: Store
+    ):
+        data = some_bytes(LENGTH)
+        location = await rig.place(data)
+        async with store.open(location) as reading:
+            read = bytes(await anext(reading.blocks))
+            await rig.remove(location)
+            with contextlib.suppress(NotFound):
+                async for block in reading.blocks:
+                    read += block
+                assert read == data
+
+    async def test_many_read_one_object_at_once(self, rig: Rig, store: Store):
+        data = some_bytes(LENGTH)
+        location = await rig.place(data)
+        for read in await asyncio.gather(*(get(store, location) for _ in range(16))):
+            assert read == data
+        await rig.remove(location)
+
+    @pytest.mark.parametrize("key", KEYS)
+    async def test_a_key_may_be_any_plain_text(self, rig: Rig, store: Store, key: str):
+        location = await rig.place(key.encode(), key)
+        assert store.recognises(location)
+        assert await get(store, location) == key.encode()
+        await rig.remove(location)
+
+    async def test_keys_that_look_alike_are_different_objects(self, rig: Rig, store: Store):
+        keys = ("é", "e\u0301", "É")
+        locations = {key: await rig.place(key.encode(), key) for key in keys}
+        for key, location in locations.items():
+            assert await get(store, location) == key.encode()
+            await rig.remove(location)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda location: "",
+            lambda location: "nonsense",
+            lambda location: location.replace("://", ":/"),
+            lambda location: "x" + location,
+            lambda location: location + "\n",
+            lambda location: location + "\0",
+        ],
+    )
+    async def test_what_is_no_location_is_refused(
+        self, rig: Rig, store: Store, change: Callable[[str], str]
+    ):
+        location = await rig.place(b"x")
+        await check_refusal(store, change(location))
+        await rig.remove(location)
+
+    async def test_a_location_of_another_kind_of_store_is_refused(self, rig: Rig, store: Store):
+        location = await rig.place(b"x")
+        for other in LOCATIONS:
+            if kind_of(other) != kind_of(location):
+                await check_refusal(store, other)
+        await rig.remove(location)
+
+    async def test_a_store_recognises_its_own_and_asks_nobody(self, rig: Rig, store: Store):
+        location = await rig.place(b"x")
+        assert store.recognises(location)
+        await rig.remove(location)
+        assert store.recognises(location)
+
+
+class StoreConformance(ReadConformance):
+    @pytest.fixture
+    async def rig(self) -> WritableRig:
+        raise NotImplementedError("a subclass says which driver")
+
+    # Writing.
 
     async def test_the_length_may_be_unknown(self, store: Store):
         attempt, data = attempt_at(), some_bytes(LENGTH)
@@ -395,115 +759,6 @@ class StoreConformance:
         assert await begun_attempts(store) == []
         await store.delete(location)
 
-    # Reading.
-
-    @pytest.mark.parametrize(
-        ("start", "length"),
-        [
-            (0, 1),
-            (0, None),
-            (0, LENGTH),
-            (0, LENGTH + 1),
-            (1, None),
-            (LENGTH - 1, 1),
-            (LENGTH - 1, None),
-            (LENGTH - 1, 500),
-            (LENGTH - 777, None),
-            (MIB - 1, 2),
-            (MIB, MIB),
-            (12_345, 2 * MIB),
-            (5, 0),
-        ],
-    )
-    async def test_part_of_an_object_is_read(self, store: Store, start: int, length: int | None):
-        data = some_bytes(LENGTH)
-        location = await put(store, data)
-        expected = data[start:] if length is None else data[start : start + length]
-        assert await get(store, location, ByteRange(start, length)) == expected
-        async with store.open(location, ByteRange(start, length)) as reading:
-            assert (reading.size, reading.length) == (LENGTH, len(expected))
-        await store.delete(location)
-
-    @pytest.mark.parametrize(("size", "start"), [(0, 1), (1, 1), (LENGTH, LENGTH), (10, 2**63)])
-    async def test_a_range_beyond_the_end_raises_on_entry(
-        self, store: Store, size: int, start: int
-    ):
-        location = await put(store, some_bytes(size))
-        with pytest.raises(RangeOutside) as raised:
-            async with store.open(location, ByteRange(start)):
-                pytest.fail("the range is outside")
-        assert raised.value.size == size
-        await store.delete(location)
-
-    async def test_part_of_an_empty_object_is_outside(self, store: Store):
-        location = await put(store, b"")
-        with pytest.raises(RangeOutside):
-            await get(store, location, ByteRange(0, 1))
-        assert await get(store, location) == b""
-        await store.delete(location)
-
-    async def test_a_missing_object_raises_on_entry(self, store: Store):
-        location = await put(store, b"x")
-        await store.delete(location)
-        with pytest.raises(NotFound):
-            async with store.open(location):
-                pytest.fail("there is no such object")
-
-    @pytest.mark.parametrize("blocks", [0, 1, 2])
-    async def test_a_reader_may_leave_early(self, store: Store, blocks: int):
-        location = await put(store, some_bytes(LENGTH))
-        async with store.open(location) as reading:
-            for _ in range(blocks):
-                await anext(reading.blocks)
-        with contextlib.suppress(WriterGone):
-            async with store.open(location) as reading:
-                for _ in range(blocks):
-                    await anext(reading.blocks)
-                raise WriterGone
-        await store.delete(location)
-
-    async def test_a_reader_may_be_cancelled_at_any_moment(self, store: Store):
-        location = await put(store, some_bytes(LENGTH))
-        for turns in range(30):
-            task = asyncio.create_task(get(store, location))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await store.delete(location)
-
-    async def test_a_block_stays_as_it_is_while_it_is_used(self, store: Store):
-        data = some_bytes(LENGTH)
-        location = await put(store, data)
-        read = bytearray()
-        async with store.open(location) as reading:
-            async for block in reading.blocks:
-                before = bytes(block)
-                await asyncio.sleep(0.005)
-                assert bytes(block) == before
-                read += block
-        assert read == data
-        await store.delete(location)
-
-    async def test_an_object_deleted_while_it_is_read_is_whole_or_an_error(self, store: Store):
-        data = some_bytes(LENGTH)
-        location = await put(store, data)
-        async with store.open(location) as reading:
-            read = bytes(await anext(reading.blocks))
-            await store.delete(location)
-            with contextlib.suppress(NotFound):
-                async for block in reading.blocks:
-                    read += block
-                assert read == data
-
-    async def test_many_read_one_object_at_once(self, store: Store):
-        data = some_bytes(LENGTH)
-        location = await put(store, data)
-        for read in await asyncio.gather(*(get(store, location) for _ in range(16))):
-            assert read == data
-        await store.delete(location)
-
     # Deleting.
 
     async def test_an_object_is_deleted_once(self, store: Store):
@@ -532,34 +787,12 @@ class StoreConformance:
 
         await asyncio.gather(*(one(number) for number in range(64)))
 
-    @pytest.mark.parametrize(
-        "key",
-        [
-            "a",
-            "0",
-            "a.b.c",
-            "A-b_c~",
-            "with space",
-            "100%41",
-            "a?b#c&d=e+f",
-            "ключ-図-🙂",
-            "x" * 200,
-        ],
-    )
-    async def test_a_key_may_be_any_plain_text(self, store: Store, key: str):
-        location = await put(store, key.encode(), key=key)
-        assert await get(store, location) == key.encode()
+    @pytest.mark.parametrize("key", KEYS)
+    async def test_an_attempt_may_have_any_plain_text_for_a_key(self, store: Store, key: str):
         attempt = attempt_at(key)
         await store.write(attempt, in_blocks(b"x"), size=None)
         assert await begun_attempts(store) == [attempt]
         await store.discard(attempt)
-        await store.delete(location)
-
-    async def test_keys_that_look_alike_are_different_objects(self, store: Store):
-        locations = {key: await put(store, key.encode(), key=key) for key in ("é", "e\u0301", "É")}
-        for key, location in locations.items():
-            assert await get(store, location) == key.encode()
-            await store.delete(location)
 
     @pytest.mark.parametrize(
         "key",
@@ -600,39 +833,26 @@ class StoreConformance:
     @pytest.mark.parametrize(
         "change",
         [
-            lambda location: "",
-            lambda location: "nonsense",
-            lambda location: location.replace("://", ":/"),
-            lambda location: "x" + location,
             lambda location: location.upper(),
             lambda location: location + "/",
-            lambda location: location + "\n",
-            lambda location: location + "\0",
             lambda location: location.rpartition("/")[0],
             lambda location: location.rpartition("/")[0] + "/",
             lambda location: location.rpartition("/")[0] + "/..",
             lambda location: location.rpartition("/")[0] + "/../" + location.rpartition("/")[2],
             lambda location: location.rpartition("/")[0] + "/./" + location.rpartition("/")[2],
             lambda location: location.rpartition("/")[0] + "//" + location.rpartition("/")[2],
-            lambda location: "http://127.0.0.1/" + location.rpartition("/")[2],
-            lambda location: "file:///etc/passwd",
-            lambda location: "filesystem:///etc/passwd",
         ],
     )
     async def test_a_location_that_the_store_cannot_have_made_is_refused(
-        self, store: Store, change
+        self, store: Store, change: Callable[[str], str]
     ):
         location = await put(store, b"x")
-        with pytest.raises(BadLocation):
-            await get(store, change(location))
-        with pytest.raises(BadLocation):
-            await store.delete(change(location))
-        if isinstance(store, LocalPaths):
-            with pytest.raises(BadLocation):
-                store.local_path(change(location))
+        await check_refusal(store, change(location))
         await store.delete(location)
 
-    async def test_a_read_only_store_reads_and_changes_nothing(self, rig: Rig, store: Store):
+    async def test_a_read_only_store_reads_and_changes_nothing(
+        self, rig: WritableRig, store: Store
+    ):
         location, attempt = await put(store, b"x"), attempt_at()
         await store.write(attempt, in_blocks(b"y"), size=None)
         read_only = await rig.open_read_only()
@@ -645,8 +865,7 @@ class StoreConformance:
             await read_only.discard(attempt)
         with pytest.raises(WriteDenied):
             await read_only.delete(location)
-        if read_only is not store:
-            await read_only.aclose()
+        await read_only.aclose()
         await store.discard(attempt)
         await store.delete(location)
 
@@ -668,8 +887,11 @@ class StoreConformance:
 
     # Crashes.
 
-    async def killed(self, rig: Rig, scenario: str) -> AsyncIterator[tuple[Attempt, str]]:
-        """For each step of the scenario: the attempt of a process killed there, the step's name."""
+    async def killed(
+        self, rig: WritableRig, scenario: str
+    ) -> AsyncIterator[tuple[Attempt, str, str]]:
+        """For each step of the scenario: the attempt of a process killed there, the object's
+        location, and the step's name."""
         if rig.crash is None:
             pytest.skip("what is stored goes with the process")
         process = await asyncio.create_subprocess_exec(
@@ -687,28 +909,24 @@ class StoreConformance:
         try:
             while name != "end":
                 attempt = attempt_at()
+                location = await put(rig.store, b"x", key=attempt.key)
+                await rig.store.delete(location)
                 process.stdin.write(f"{scenario} {step} {attempt.key} {attempt.token}\n".encode())
                 name = (await process.stdout.readline()).decode().strip()
                 assert name
                 assert not name.startswith("failed")
-                yield attempt, name
+                yield attempt, location, name
                 step += 1
         finally:
             process.stdin.close()
             await process.wait()
         assert step > 1
 
-    async def location_of(self, store: Store, key: str) -> str:
-        location = await put(store, b"x", key="another")
-        await store.delete(location)
-        return location.removesuffix("another") + key
-
     async def test_killed_while_writing_the_object_is_whole_or_not_there(
-        self, rig: Rig, store: Store
+        self, rig: WritableRig, store: Store
     ):
         outcomes: list[str] = []
-        async for attempt, name in self.killed(rig, "write"):
-            location = await self.location_of(store, attempt.key)
+        async for attempt, location, name in self.killed(rig, "write"):
             begun = await begun_attempts(store)
             assert set(begun) <= {attempt}
             try:
@@ -725,25 +943,27 @@ class StoreConformance:
             await store.discard(attempt, published=True)
             assert await rig.everything() == [], name
             await store.delete(await put(store, b"again", key=attempt.key))
-        # Each kind of outcome was met, and never one after which it could have been another.
+        # Never one after which it could have been another, and each was met: the first only before
+        # the first call to the backend, which may leave something already.
         assert outcomes == sorted(outcomes, key=["nothing", "leftover", "whole"].index)
-        assert set(outcomes) == {"nothing", "leftover", "whole"}
+        assert set(outcomes) | {"nothing"} == {"nothing", "leftover", "whole"}
 
     @pytest.mark.parametrize("scenario", ["fail", "discard_written", "discard_published"])
     async def test_killed_while_cleaning_up_the_rest_is_found_and_removed(
-        self, rig: Rig, store: Store, scenario: str
+        self, rig: WritableRig, store: Store, scenario: str
     ):
-        async for attempt, name in self.killed(rig, scenario):
+        async for attempt, _, name in self.killed(rig, scenario):
             for leftover in await begun_attempts(store):
                 assert leftover == attempt
                 await store.discard(leftover)
             await store.discard(attempt, published=True)
             assert await rig.everything() == [], name
 
-    async def test_killed_while_deleting_the_object_is_whole_or_gone(self, rig: Rig, store: Store):
+    async def test_killed_while_deleting_the_object_is_whole_or_gone(
+        self, rig: WritableRig, store: Store
+    ):
         outcomes: list[bool] = []
-        async for attempt, _ in self.killed(rig, "delete"):
-            location = await self.location_of(store, attempt.key)
+        async for _, location, _ in self.killed(rig, "delete"):
             try:
                 assert await get(store, location) == some_bytes(2_500_000)
                 await store.delete(location)
@@ -751,4 +971,4 @@ class StoreConformance:
             except NotFound:
                 outcomes.append(False)
         assert outcomes == sorted(outcomes, reverse=True)
-        assert set(outcomes) == {True, False}
+        assert not outcomes[-1]

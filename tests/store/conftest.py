@@ -2,7 +2,8 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.store.conformance")
+for module in ("conformance", "faults", "fault_suite"):
+    pytest.register_assert_rewrite(f"tests.store.{module}")
 
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "-"}
 
@@ -18,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not terminalreporter.config.getoption("--conformance-table", default=False):
         return
-    drivers: list[str] = []
+    drivers: set[str] = set()
     # A case with parameters is one row; its worst outcome counts.
     cases: dict[str, dict[str, str]] = {}
     for outcome in ("skipped", "passed", "failed", "error"):
@@ -28,14 +29,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             if not driver.endswith("Conformance"):
                 continue
             driver = driver.removeprefix("Test").removesuffix("Conformance")
-            if driver not in drivers:
-                drivers.append(driver)
+            drivers.add(driver)
             case = case.partition("[")[0].removeprefix("test_").replace("_", " ")
             cases.setdefault(case, {})[driver] = MARKS[report.outcome]
-    width = max(map(len, cases), default=0)
     terminalreporter.section("conformance of the drivers of stores")
-    terminalreporter.line(f"{'':{width}}  {'  '.join(drivers)}")
+    # The names stand above the columns like stairs, so that the table is narrow however many
+    # there are.
+    for number, driver in enumerate(sorted(drivers)):
+        terminalreporter.line(f"{'│  ' * number}{driver}")
     for case in sorted(cases):
-        marks = (f"{cases[case].get(driver, ''):^{len(driver)}}" for driver in drivers)
-        terminalreporter.line(f"{case:{width}}  {'  '.join(marks)}")
+        marks = "".join(f"{cases[case].get(driver, ' '):3}" for driver in sorted(drivers))
+        terminalreporter.line(f"{marks}{case}")
     terminalreporter.line("✓ passed   ✗ failed   - the driver cannot (see docs/drivers)")

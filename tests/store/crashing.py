@@ -1,13 +1,15 @@
 """A process that forks children which kill themselves at a given step of a store's work.
 
 Run as `python -m tests.store.crashing FACTORY ARGUMENT WATCHED`: FACTORY is `module:function`, an
-async function that opens the store from ARGUMENT; WATCHED is the end of the path of the driver's
-module. A line `SCENARIO STEP KEY TOKEN` on stdin forks a child, which dies by SIGKILL just before
-the STEPth (from 0) system call that the driver makes in the scenario; the answer is the name of
-that call, or `end` when the scenario had no more steps (the child dies then, too).
+async function that opens the store from ARGUMENT. A line `SCENARIO STEP KEY TOKEN` on stdin forks
+a child, which dies by SIGKILL at the STEPth (from 0) step of the scenario; the answer is the name
+of that step, or `end` when the scenario had no more of them (the child dies then, too).
 
-The calls are seen by a profile function, so that the driver needs no hook for this. The fork is
-made by a process without threads or loop.
+WATCHED is the end of the path of the driver's module, or of a folder of its modules: then a step
+is a system call that they make, and the child dies just before it. The calls are seen by a profile
+function, so that the driver needs no hook for this. Or WATCHED is `calls`: then a step is a call to
+the backend, and the child dies just after it; FACTORY gets an OnCall as a second argument. The fork
+is made by a process without threads or loop.
 """
 
 import asyncio
@@ -20,15 +22,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from types import FrameType
 from typing import NoReturn
 
+from diptych_store.errors import StoreError
 from diptych_store.protocol import Attempt, Store
 
-from tests.store.conformance import WriterGone, in_blocks, some_bytes
+from tests.store.conformance import CALLS, WriterGone, in_blocks, some_bytes
 
 SIZE = 2_500_000
 
 
 class Killer:
-    """Counts the driver's system calls once it is armed."""
+    """Counts the steps of a scenario once it is armed."""
 
     def __init__(self, *, step: int, watched: str, report: int) -> None:
         self.armed = False
@@ -36,13 +39,23 @@ class Killer:
         self._watched = watched
         self._report = report
 
-    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
-        if not self.armed or event != "c_call" or getattr(argument, "__module__", "") != "posix":
+    def profile(self, frame: FrameType, event: str, argument: object) -> None:
+        """Take note of a system call that is about to be made."""
+        if event != "c_call" or getattr(argument, "__module__", "") != "posix":
             return
-        if not frame.f_code.co_filename.endswith(self._watched):
+        _, is_there, rest = frame.f_code.co_filename.partition(self._watched)
+        if is_there and "/" not in rest:
+            self._count(getattr(argument, "__name__", "?"))
+
+    def on_call(self, operation: str, seconds: float, error: StoreError | None, /) -> None:
+        """Take note of a call to the backend that was made."""
+        self._count(operation)
+
+    def _count(self, name: str) -> None:
+        if not self.armed:
             return
         if not self._left:
-            self.die(getattr(argument, "__name__", "?"))
+            self.die(name)
         self._left -= 1
 
     def die(self, name: str) -> NoReturn:
@@ -110,9 +123,13 @@ def main(factory: str, argument: str, watched: str) -> None:
         child = os.fork()
         if not child:
             killer = Killer(step=int(step), watched=watched, report=report)
-            threading.setprofile(killer)
-            sys.setprofile(killer)
-            asyncio.run(play(open_store(argument), scenario, Attempt(key=key, token=token), killer))
+            if watched == CALLS:
+                opening = open_store(argument, killer.on_call)
+            else:
+                threading.setprofile(killer.profile)
+                sys.setprofile(killer.profile)
+                opening = open_store(argument)
+            asyncio.run(play(opening, scenario, Attempt(key=key, token=token), killer))
         os.close(report)
         _, status = os.waitpid(child, 0)
         name = os.read(reading, 100).decode()

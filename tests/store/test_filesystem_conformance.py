@@ -7,7 +7,7 @@ import pytest
 from diptych_store.drivers.filesystem import FilesystemStore
 from diptych_store.options.filesystem import FilesystemOptions
 
-from tests.store.conformance import Rig, StoreConformance
+from tests.store.conformance import Calls, StoreConformance, WritableRig
 
 
 async def open_there(settings: str) -> FilesystemStore:
@@ -16,9 +16,10 @@ async def open_there(settings: str) -> FilesystemStore:
     )
 
 
-class Directory:
-    def __init__(self, store: FilesystemStore, settings: FilesystemOptions) -> None:
+class Directory(WritableRig):
+    def __init__(self, store: FilesystemStore, calls: Calls, settings: FilesystemOptions) -> None:
         self.store = store
+        self.calls = calls
         self.crash = (
             f"{__name__}:{open_there.__name__}",
             settings.model_dump_json(),
@@ -28,6 +29,9 @@ class Directory:
 
     async def open_read_only(self) -> FilesystemStore:
         return await FilesystemStore.open_directory("here", self._settings, read_only=True)
+
+    async def open_another(self) -> FilesystemStore:
+        return await FilesystemStore.open_directory("here", self._settings)
 
     async def everything(self) -> list[str]:
         def files() -> list[str]:
@@ -41,12 +45,13 @@ class TestFilesystemConformance(StoreConformance):
     settings: ClassVar[dict[str, object]] = {}
 
     @pytest.fixture
-    async def rig(self, tmp_path: Path) -> AsyncIterator[Rig]:
+    async def rig(self, tmp_path: Path) -> AsyncIterator[WritableRig]:
         settings = FilesystemOptions.model_validate(
             {"filesystem_store_datadir": str(tmp_path / "images"), **self.settings}
         )
-        store = await FilesystemStore.open_directory("here", settings)
-        yield Directory(store, settings)
+        calls = Calls()
+        store = await FilesystemStore.open_directory("here", settings, on_call=calls)
+        yield Directory(store, calls, settings)
         await store.aclose()
 
 

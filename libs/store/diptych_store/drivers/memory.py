@@ -24,7 +24,11 @@ class MemoryStore:
 
     def recognises(self, location: str) -> bool:
         """See Store.recognises."""
-        return location.startswith(f"memory://{self.name}/")
+        try:
+            self._key(location)
+        except BadLocation:
+            return False
+        return True
 
     async def write(
         self, attempt: Attempt, blocks: AsyncIterator[Block], *, size: int | None
@@ -91,9 +95,9 @@ class MemoryStore:
     async def aclose(self) -> None:
         """Nothing is held open. What is stored goes with the last reference to the store."""
 
-    def read_only(self) -> "MemoryStore":
-        """Another store with the same contents, which changes nothing."""
-        store = MemoryStore(self.name, read_only=True)
+    def again(self, *, read_only: bool = False) -> "MemoryStore":
+        """Another store with the same contents."""
+        store = MemoryStore(self.name, read_only=read_only)
         store._objects, store._places = self._objects, self._places
         return store
 
