@@ -13,6 +13,7 @@ import pytest
 from dev import environments, postgres
 from dev.keystone import Keystone
 from dev.seaweedfs import Seaweedfs
+from dev.swift import Swift
 
 from tests import databases, servers
 
@@ -125,6 +126,15 @@ def keystone() -> Keystone:
 def s3() -> Seaweedfs:
     """The run's S3 server: make a bucket of your own, keys are in `full` and `read_only`."""
     return servers.seaweedfs()
+
+
+@pytest.fixture(scope="session")
+def swift() -> Swift:
+    """The run's Swift with the accounts of `dev.swift`, and a proxy for those of `keystone`.
+
+    Take containers of your own and leave them empty.
+    """
+    return servers.swift()
 
 
 @pytest.fixture(scope="session")

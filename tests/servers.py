@@ -1,4 +1,4 @@
-"""What one test run has once for all its processes: PostgreSQL, Keystone, and where they lie.
+"""What one test run has once for all its processes: PostgreSQL, Keystone, Swift, and their place.
 
 The first test that needs a server starts it, in whichever worker process that happens; the others
 find it. The process that began the run stops them all at its end, and if it is killed, their guards
@@ -13,10 +13,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
 from dev import environments, places, ports, postgres
+from dev import swift as dev_swift
 from dev.keystone import Keystone
 from dev.seaweedfs import Seaweedfs
 
@@ -57,6 +59,7 @@ def stop() -> None:
     for server in _started:
         server.process.wait()
     shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(Path(tempfile.gettempdir()) / place.name, ignore_errors=True)
 
 
 def leave() -> None:
@@ -127,6 +130,57 @@ def seaweedfs() -> Seaweedfs:
         return {"guard": server.process.pid, "port": port}
 
     return Seaweedfs(root, port=int(str(_once("seaweedfs", start)["port"])))
+
+
+def swift() -> dev_swift.Swift:
+    """The run's Swift, started if it isn't yet; never stop this one.
+
+    It has a proxy for tempauth and one that asks the run's Keystone; all tests share the accounts
+    and take containers of their own.
+    """
+    asked = keystone()
+
+    def start() -> dict[str, object]:
+        listening = dev_swift.Ports.any_free()
+        server = private_swift("swift", listening=listening, keystone_url=asked.url)
+        server.start(owner=_owner())
+        _started.append(server)
+        dev_swift.prepare_keystone(asked, server.keystone_proxy_url)
+        return {"guard": server.process.pid, "ports": asdict(listening)}
+
+    found = _once("swift", start)["ports"]
+    assert isinstance(found, dict)
+    return private_swift("swift", listening=dev_swift.Ports(**found), keystone_url=asked.url)
+
+
+def private_swift(
+    name: str,
+    *,
+    listening: dev_swift.Ports | None = None,
+    keystone_url: str | None = None,
+    max_file_size: int = 5 * dev_swift.GIB,
+) -> dev_swift.Swift:
+    """A Swift of one's own, not started yet."""
+    return dev_swift.Swift(
+        _with_attributes() / name,
+        ports=listening or dev_swift.Ports.any_free(),
+        keystone_url=keystone_url,
+        max_file_size=max_file_size,
+    )
+
+
+def _with_attributes() -> Path:
+    """A folder of this run whose files may have extended attributes: Swift's need some."""
+    probe = folder() / "attributes"
+    probe.touch()
+    try:
+        os.setxattr(probe, "user.diptych", b"")
+    except OSError:
+        # tmpfs has them from Linux 6.6 on only.
+        place = Path(tempfile.gettempdir()) / folder().name
+        place.mkdir(exist_ok=True)
+        return place
+    return folder()
 
 
 def _once(name: str, start: Callable[[], Mapping[str, object]]) -> Mapping[str, object]:
