@@ -390,6 +390,27 @@ def test_where_data_lies_is_shown_only_where_switched_on() -> None:
     assert_valid(shown)
 
 
+def test_no_location_shows_a_credential() -> None:
+    urls = {
+        "untellable": "s3://key:se?cret@host/bucket/key",
+        "s3": f"s3://key:sec/ret@host/bucket/{ID}",
+        "swift": f"swift+https://user%3Aname:secret@auth.example/v3/glance/{ID}",
+        "web": "https://user:secret@web.example/disk.img?X-Amz-Signature=secret",
+    }
+    locations = [{**location(store), "url": url} for store, url in urls.items()]
+    row = image_row(status="active", locations=locations)
+    shown = document(row, show_direct_url=True, show_locations=True, multi_store=True)
+    clean = [
+        f"s3://host/bucket/{ID}",
+        f"swift+https://auth.example/v3/glance/{ID}",
+        "https://web.example/disk.img",
+    ]
+    assert [each["url"] for each in shown["locations"]] == clean  # pyright: ignore
+    assert shown["direct_url"] == clean[0]
+    # Which stores have the bytes is told all the same.
+    assert shown["stores"] == "untellable,s3,swift,web"
+
+
 def test_an_image_without_data_has_an_empty_list_of_locations_and_no_stores() -> None:
     shown = document(image_row(), show_direct_url=True, show_locations=True, multi_store=True)
 
