@@ -1,7 +1,9 @@
 import pytest
 from diptych_store.options.filesystem import FilesystemOptions
+from diptych_store.options.http import HttpOptions
 from diptych_store.options.memory import MemoryOptions
 from diptych_store.settings import (
+    DRIVERS,
     StoreConfig,
     StoresConfig,
     StoreSettingsError,
@@ -104,76 +106,148 @@ def test_a_store_without_a_section_has_the_defaults_of_its_driver():
     assert [one.options for one in config.stores] == [FilesystemOptions(), MemoryOptions()]
 
 
+REFUSED: dict[str, tuple[Sections, list[tuple[str, str]]]] = {
+    "no default": (several(glance_store={}), [("glance_store", "default_backend")]),
+    "an unknown default": (
+        several(glance_store={"default_backend": "other"}),
+        [("glance_store", "default_backend")],
+    ),
+    "a reserved default": (
+        several(
+            DEFAULT={"enabled_backends": "fast:file, slow:file, os_glance_staging_store:file"},
+            glance_store={"default_backend": "os_glance_staging_store"},
+        ),
+        [("glance_store", "default_backend")],
+    ),
+    "a reserved name": (
+        several(DEFAULT={"enabled_backends": "fast:file, os_glance_other:file"}),
+        [("DEFAULT", "enabled_backends")],
+    ),
+    "a name twice": (
+        several(DEFAULT={"enabled_backends": "fast:file, fast:file"}),
+        [("DEFAULT", "enabled_backends")],
+    ),
+    "a reserved name twice": (
+        several(
+            DEFAULT={
+                "enabled_backends": "fast:file,"
+                " os_glance_staging_store:file, os_glance_staging_store:file"
+            }
+        ),
+        [("DEFAULT", "enabled_backends")],
+    ),
+    "an unknown type": (
+        several(DEFAULT={"enabled_backends": "fast:file, tape:lto"}),
+        [("DEFAULT", "enabled_backends")],
+    ),
+    "no type": (
+        several(DEFAULT={"enabled_backends": "fast:file, slow"}),
+        [("DEFAULT", "enabled_backends")],
+    ),
+    "the name of another section": (
+        several(DEFAULT={"enabled_backends": "fast:file, glance_store:file"}),
+        [("DEFAULT", "enabled_backends")],
+    ),
+    "no name": (
+        several(DEFAULT={"enabled_backends": "fast:file, :file"}),
+        [("DEFAULT", "enabled_backends")],
+    ),
+    "nothing but commas": (
+        {"DEFAULT": {"enabled_backends": ","}},
+        [("glance_store", "default_backend")],
+    ),
+    "one directory, spelt in two ways": (
+        several(slow={"filesystem_store_datadir": "/srv/./fast/"}),
+        [("slow", "filesystem_store_datadir")],
+    ),
+    "one directory, by what all have in common": (
+        several(
+            backend_defaults={"filesystem_store_datadir": "/srv/same"},
+            fast={},
+            slow={"weight": "1"},
+        ),
+        [("slow", "filesystem_store_datadir")],
+    ),
+    "staging in a store": (
+        several(os_glance_staging_store={"filesystem_store_datadir": "/srv/slow"}),
+        [("os_glance_staging_store", "filesystem_store_datadir")],
+    ),
+    "a relative directory": (
+        several(slow={"filesystem_store_datadir": "relative"}),
+        [("slow", "filesystem_store_datadir")],
+    ),
+    "several bad values": (
+        several(
+            fast={"filesystem_store_datadir": "/srv/fast", "weight": "heavy"},
+            slow={"filesystem_store_file_perm": "rw-r-----", "read_only": "perhaps"},
+            os_glance_tasks_store={"filesystem_store_chunk_size": "much"},
+        ),
+        [
+            ("fast", "weight"),
+            ("slow", "read_only"),
+            ("slow", "filesystem_store_file_perm"),
+            ("os_glance_tasks_store", "filesystem_store_chunk_size"),
+        ],
+    ),
+    "no threads": (
+        several(fast={"filesystem_store_thread_pool_size": "0"}),
+        [("fast", "filesystem_store_thread_pool_size")],
+    ),
+    "single, an unknown type": (
+        {"glance_store": {"default_store": "lto"}},
+        [("glance_store", "default_store")],
+    ),
+    "single, an unknown type listed": (
+        {"glance_store": {"stores": "file, lto"}},
+        [("glance_store", "stores")],
+    ),
+    "single, the default not listed": (
+        {"glance_store": {"default_store": "file", "stores": "memory,http"}},
+        [("glance_store", "default_store")],
+    ),
+    "single, a bad value": (
+        {"glance_store": {"weight": "heavy"}},
+        [("glance_store", "weight")],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_work_is_refused_with_its_place(case: str):
+    sections, expected = REFUSED[case]
+    assert problems(sections) == expected
+
+
 @pytest.mark.parametrize(
-    ("sections", "expected"),
+    ("sections", "kind"),
     [
-        (several(glance_store={}), [("glance_store", "default_backend")]),
-        (
-            several(glance_store={"default_backend": "other"}),
-            [("glance_store", "default_backend")],
-        ),
-        (
-            several(DEFAULT={"enabled_backends": "fast:file, os_glance_staging_store:file"}),
-            [("DEFAULT", "enabled_backends")],
-        ),
-        (
-            several(DEFAULT={"enabled_backends": "fast:file, fast:file"}),
-            [("DEFAULT", "enabled_backends")],
-        ),
-        (
-            several(DEFAULT={"enabled_backends": "fast:file, ceph:rbd"}),
-            [("DEFAULT", "enabled_backends")],
-        ),
-        (
-            several(DEFAULT={"enabled_backends": "fast:file, slow"}),
-            [("DEFAULT", "enabled_backends")],
-        ),
-        (
-            several(DEFAULT={"enabled_backends": "fast:file, glance_store:file"}),
-            [("DEFAULT", "enabled_backends")],
-        ),
-        (
-            several(DEFAULT={"enabled_backends": "fast:file, :file"}),
-            [("DEFAULT", "enabled_backends")],
-        ),
-        (
-            several(slow={"filesystem_store_datadir": "/srv/./fast/"}),
-            [("slow", "filesystem_store_datadir")],
-        ),
-        (
-            several(slow={"filesystem_store_datadir": "relative"}),
-            [("slow", "filesystem_store_datadir")],
-        ),
-        (
-            several(slow={"filesystem_store_datadirs": "/srv/a:1"}),
-            [("slow", "filesystem_store_datadirs")],
-        ),
-        (
-            several(
-                fast={"filesystem_store_datadir": "/srv/fast", "weight": "heavy"},
-                slow={"filesystem_store_file_perm": "rw-r-----", "read_only": "perhaps"},
-            ),
-            [
-                ("fast", "weight"),
-                ("slow", "read_only"),
-                ("slow", "filesystem_store_file_perm"),
-            ],
-        ),
-        (
-            several(fast={"filesystem_store_thread_pool_size": "0"}),
-            [("fast", "filesystem_store_thread_pool_size")],
-        ),
-        ({"glance_store": {"default_store": "rbd"}}, [("glance_store", "default_store")]),
-        (
-            {"glance_store": {"default_store": "file", "stores": "rbd,http"}},
-            [("glance_store", "default_store")],
-        ),
+        (several(DEFAULT={"enabled_backends": "fast:file, volumes:cinder"}), "cinder"),
+        (several(DEFAULT={"enabled_backends": "fast:file, esx:vmware"}), "vmware"),
+        ({"glance_store": {"stores": "file, cinder"}}, "cinder"),
+        ({"glance_store": {"default_store": "vsphere"}}, "vmware"),
     ],
 )
-def test_what_cannot_work_is_refused_with_its_place(
-    sections: Sections, expected: list[tuple[str, str]]
-):
-    assert problems(sections) == expected
+def test_glances_types_that_are_not_here_are_told_to_be_so(sections: Sections, kind: str):
+    with pytest.raises(StoreSettingsError) as raised:
+        StoresConfig.from_sections(sections)
+    assert f"there are no stores of type {kind} here" in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", DRIVERS)
+def test_a_store_of_any_type_without_options_is_fine_or_says_which_it_needs(kind: str):
+    sections = {
+        "DEFAULT": {"enabled_backends": f"one:{kind}"},
+        "glance_store": {"default_backend": "one"},
+    }
+    try:
+        config = StoresConfig.from_sections(sections)
+    except StoreSettingsError as error:
+        for problem in error.problems:
+            assert problem.section == "one"
+            assert problem.option in DRIVERS[kind].model_fields
+            assert problem.expected
+    else:
+        assert [one.type for one in config.stores] == [kind]
 
 
 def test_a_problem_says_what_was_expected_and_not_what_was_given():
@@ -185,65 +259,170 @@ def test_a_problem_says_what_was_expected_and_not_what_was_given():
 
 
 @pytest.mark.parametrize(
-    "section",
+    ("section", "names"),
     [
-        {},
-        {"stores": "file"},
-        {"stores": "file,http", "default_store": "file"},
-        {"stores": "filesystem", "default_store": "filesystem"},
+        ({}, ["file", "http"]),
+        ({"stores": "file"}, ["file"]),
+        ({"stores": "file,http", "default_store": "file"}, ["file", "http"]),
+        ({"stores": "http, filesystem", "default_store": "filesystem"}, ["http", "file"]),
+        ({"stores": "file, file, filesystem"}, ["file"]),
+        ({"default_store": "filesystem"}, ["file", "http"]),
     ],
 )
-def test_a_single_store_is_configured_without_names(section: dict[str, str]):
+def test_single_stores_are_configured_without_names(section: dict[str, str], names: list[str]):
     config = StoresConfig.from_sections(
         {"glance_store": {**section, "filesystem_store_datadir": "/srv/images"}}
     )
-    [store] = config.stores
-    assert (store.name, config.default, config.is_multiple) == ("file", "file", False)
-    assert store.options == FilesystemOptions(filesystem_store_datadir="/srv/images")
+    assert [(store.name, store.type) for store in config.stores] == [(one, one) for one in names]
+    assert (config.default, config.is_multiple) == ("file", False)
+    by_name = {store.name: store.options for store in config.stores}
+    assert by_name["file"] == FilesystemOptions(filesystem_store_datadir="/srv/images")
     assert config.unused == ()
 
 
+def test_a_scheme_names_the_store_that_has_it():
+    config = StoresConfig.from_sections(
+        {"glance_store": {"stores": "http", "default_store": "https"}}
+    )
+    assert config.default == "http"
+
+
 def test_nothing_configured_is_glances_default_directory():
-    [store] = StoresConfig.from_sections({}).stores
-    assert store.options == FilesystemOptions(filesystem_store_datadir="/var/lib/glance/images")
+    directory, web = StoresConfig.from_sections({}).stores
+    assert directory.options == FilesystemOptions(filesystem_store_datadir="/var/lib/glance/images")
+    assert web.options == HttpOptions()
+
+
+def test_what_lies_behind_urls_is_only_read():
+    config = StoresConfig.from_sections(
+        several(
+            DEFAULT={"enabled_backends": "fast:file, web:http"},
+            web={"read_only": "false"},
+        )
+    )
+    assert [one.read_only for one in config.stores] == [False, True]
+
+
+def test_reserved_stores_are_kept_apart():
+    config = StoresConfig.from_sections(
+        several(
+            os_glance_staging_store={"filesystem_store_datadir": "/srv/staging"},
+            os_glance_tasks_store={"filesystem_store_chunk_size": "65536"},
+        )
+    )
+    assert [one.name for one in config.stores] == ["fast", "slow"]
+    assert config.staging == StoreConfig(
+        name="os_glance_staging_store",
+        type="file",
+        options=FilesystemOptions(filesystem_store_datadir="/srv/staging"),
+    )
+    assert config.tasks == StoreConfig(
+        name="os_glance_tasks_store",
+        type="file",
+        options=FilesystemOptions(
+            filesystem_store_datadir="/var/lib/glance/os_glance_tasks_store",
+            filesystem_store_chunk_size=65536,
+        ),
+    )
+    assert config.unused == ()
+
+
+def test_a_reserved_store_may_be_of_any_type():
+    config = StoresConfig.from_sections(
+        several(DEFAULT={"enabled_backends": "fast:file, os_glance_staging_store:memory"})
+    )
+    assert [one.name for one in config.stores] == ["fast"]
+    assert config.staging == StoreConfig(
+        name="os_glance_staging_store", type="memory", options=MemoryOptions()
+    )
+    assert config.tasks is None
+
+
+def test_without_a_section_there_are_no_reserved_stores():
+    for sections in (several(), {}):
+        config = StoresConfig.from_sections(sections)
+        assert (config.staging, config.tasks) == (None, None)
 
 
 def test_options_without_effect_are_told_and_why():
     config = StoresConfig.from_sections(
         several(
+            DEFAULT={"enabled_backends": "fast:file, slow:file, ram:memory"},
             glance_store={
                 "default_backend": "fast",
-                "rbd_store_pool": "images",
+                "default_store": "file",
                 "filesystem_store_datadir": "/srv/elsewhere",
+                "weight": "1",
                 "default_bakend": "fast",
+                "cinder_volume_type": "lvm",
             },
             fast={
                 "filesystem_store_datadir": "/srv/fast",
-                "filesystem_store_metadata_file": "/etc/x",
+                "filesystem_store_threadpool_threshold": "75",
                 "filesystem_store_datdir": "/srv/typo",
             },
-            os_glance_staging_store={"filesystem_store_datadir": "/srv/staging"},
+            ram={"filesystem_store_chunk_size": "4096", "vmware_insecure": "true"},
+            os_glance_other={"filesystem_store_datadir": "/srv/other", "misspelt": "1"},
             other={"nothing": "of ours"},
         )
     )
-    assert {(one.section, one.option): one.reason for one in config.unused} == {
-        ("glance_store", "rbd_store_pool"): "no such driver here",
-        ("glance_store", "filesystem_store_datadir"): "not needed",
+    told = {(one.section, one.option): one.reason for one in config.unused}
+    assert told == {
+        ("glance_store", "default_store"): "enabled_backends and default_backend say it",
+        ("glance_store", "filesystem_store_datadir"): (
+            "each of enabled_backends has a section of its own"
+        ),
+        ("glance_store", "weight"): "each of enabled_backends has a section of its own",
         ("glance_store", "default_bakend"): None,
-        ("fast", "filesystem_store_metadata_file"): "not needed",
+        ("glance_store", "cinder_volume_type"): "there are no stores of type cinder here",
+        ("fast", "filesystem_store_threadpool_threshold"): FilesystemOptions.UNUSED[
+            "filesystem_store_threadpool_threshold"
+        ],
         ("fast", "filesystem_store_datdir"): None,
-        ("os_glance_staging_store", "filesystem_store_datadir"): "reserved store",
+        ("ram", "filesystem_store_chunk_size"): "only stores of type file have it",
+        ("ram", "vmware_insecure"): "there are no stores of type vmware here",
+        ("os_glance_other", "filesystem_store_datadir"): "only stores of type file have it",
+        ("os_glance_other", "misspelt"): None,
     }
-    assert [one.option for one in config.unknown] == ["filesystem_store_datdir", "default_bakend"]
+    assert {(one.section, one.option) for one in config.unknown} == {
+        place for place, reason in told.items() if reason is None
+    }
+
+
+def test_options_of_the_other_form_are_told_to_be_so():
+    config = StoresConfig.from_sections(
+        {
+            "glance_store": {"default_backend": "fast", "filesystem_store_chunk_size": "4096"},
+            "backend_defaults": {"filesystem_store_chunk_size": "4096", "misspelt": "1"},
+        }
+    )
+    assert {(one.section, one.option): one.reason for one in config.unused} == {
+        ("glance_store", "default_backend"): "without enabled_backends, default_store says it",
+        ("backend_defaults", "filesystem_store_chunk_size"): (
+            "without enabled_backends, [glance_store] says it"
+        ),
+        ("backend_defaults", "misspelt"): None,
+    }
+
+
+def test_what_stores_have_in_common_may_be_of_use_to_some_only():
+    config = StoresConfig.from_sections(
+        several(
+            DEFAULT={"enabled_backends": "fast:file, ram:memory"},
+            backend_defaults={"filesystem_store_chunk_size": "4096"},
+        )
+    )
+    assert config.unused == ()
 
 
 def test_the_sections_of_stores_are_told_from_others() -> None:
     sections = {
         "DEFAULT": {"enabled_backends": "fast:file, slow:file,"},
-        "os_glance_staging_store": {"filesystem_store_datadir": "/srv/staging"},
+        "os_glance_other": {"filesystem_store_datadir": "/srv/other"},
         "other": {"nothing": "of ours"},
     }
-    assert store_sections(sections) == {
-        "glance_store", "backend_defaults", "fast", "slow", "os_glance_staging_store",
+    always = {
+        "glance_store", "backend_defaults", "os_glance_staging_store", "os_glance_tasks_store",
     }  # fmt: skip
-    assert store_sections({}) == {"glance_store", "backend_defaults"}
+    assert store_sections(sections) == always | {"fast", "slow", "os_glance_other"}
+    assert store_sections({}) == always

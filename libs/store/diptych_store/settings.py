@@ -1,13 +1,12 @@
 """The stores of a service, read from raw INI sections under Glance's names.
 
 `enabled_backends` in DEFAULT lists several stores, each with a section of its own name over what
-`[backend_defaults]` says; without it there is one store, configured in `[glance_store]`.
+`[backend_defaults]` says; without it the stores are those of `[glance_store]`, one of each type.
 """
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,12 +18,16 @@ from diptych_store.options.rbd import RbdOptions
 from diptych_store.options.s3 import S3Options
 from diptych_store.options.swift import SwiftOptions
 
-DEFAULT = "DEFAULT"
-GLANCE_STORE = "glance_store"
-BACKEND_DEFAULTS = "backend_defaults"
-RESERVED_PREFIX = "os_glance_"
+DEFAULT: Final = "DEFAULT"
+GLANCE_STORE: Final = "glance_store"
+BACKEND_DEFAULTS: Final = "backend_defaults"
+RESERVED_PREFIX: Final = "os_glance_"
+STAGING: Final = "os_glance_staging_store"
+TASKS: Final = "os_glance_tasks_store"
 
-ReasonUnused = Literal["not needed", "no such driver here", "reserved store"]
+# Options that may be given several times and of which every value counts. The reader of the files
+# hands the values over as the lines of one text.
+REPEATED: Final = frozenset({"filesystem_store_datadirs"})
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -55,11 +58,11 @@ class UnusedOption:
 
     section: str
     option: str
-    reason: ReasonUnused | None
+    reason: str | None
 
 
 # By the type that `enabled_backends` and `stores` name.
-DRIVERS: dict[str, type[DriverOptions]] = {
+DRIVERS: Final[Mapping[str, type[DriverOptions]]] = {
     "file": FilesystemOptions,
     "http": HttpOptions,
     "memory": MemoryOptions,
@@ -67,12 +70,22 @@ DRIVERS: dict[str, type[DriverOptions]] = {
     "s3": S3Options,
     "swift": SwiftOptions,
 }
-# Glance's other names for the same drivers, in the list of the single-store form.
-_ALIASES = {"filesystem": "file", "https": "http", "swift+https": "swift", "swift+http": "swift"}
-
-# What a Glance file may hold and nobody here asks for.
-_NOT_NEEDED = {"filesystem_store_threadpool_threshold", "filesystem_store_metadata_file"}
-_OTHER_DRIVERS = ("cinder_", "vmware_")
+# `default_store` names a scheme of locations, not a type.
+_SCHEMES: Final = {
+    "filesystem": "file",
+    "https": "http",
+    "swift+http": "swift",
+    "swift+https": "swift",
+    "swift+config": "swift",
+    "s3+http": "s3",
+    "s3+https": "s3",
+    "vsphere": "vmware",
+}
+# Glance's own types that are not here, and how their options begin.
+_ELSEWHERE: Final = {"cinder": "cinder_", "vmware": "vmware_"}
+# Glance's defaults of `stores` and of the reserved stores' directories.
+_STORES: Final = ("file", "http")
+_RESERVED: Final = {name: f"/var/lib/glance/{name}" for name in (STAGING, TASKS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +105,22 @@ class StoresConfig:
     """All stores of a service.
 
     `is_multiple` is False in Glance's single-store form, where `/v2/info/stores` does not exist
-    and the one store has the name of its type. `unused` are options that have no effect.
+    and each store has the name of its type. `staging` and `tasks` are the stores that Glance keeps
+    to itself, None if they are not configured; no user can name them. `unused` are options that
+    have no effect.
     """
 
     stores: tuple[StoreConfig, ...]
     default: str
     is_multiple: bool = True
+    staging: StoreConfig | None = None
+    tasks: StoreConfig | None = None
     unused: tuple[UnusedOption, ...] = ()
+
+    @property
+    def where_types_are(self) -> tuple[str, str]:
+        """Section and option that say of what type each store is."""
+        return (DEFAULT, "enabled_backends") if self.is_multiple else (GLANCE_STORE, "stores")
 
     @property
     def unknown(self) -> tuple[UnusedOption, ...]:
@@ -112,7 +134,8 @@ class StoresConfig:
         is_multiple = bool(reader.value(DEFAULT, "enabled_backends"))
         config = reader.several() if is_multiple else reader.single()
         if reader.problems:
-            raise StoreSettingsError(tuple(reader.problems))
+            # In the single-store form all stores have one section, and make the same mistakes.
+            raise StoreSettingsError(tuple(dict.fromkeys(reader.problems)))
         return config
 
 
@@ -130,54 +153,74 @@ class _Reader:
     def several(self) -> StoresConfig:
         stores: list[StoreConfig] = []
         names: set[str] = set()
+        kinds: dict[str, str] = {}
         for item in _items(self.value(DEFAULT, "enabled_backends")):
             name, _, kind = (part.strip() for part in item.partition(":"))
-            if not name or name in names:
-                self.refuse(DEFAULT, "enabled_backends", f"a different name for each, not {item!r}")
-            elif name.startswith(RESERVED_PREFIX):
-                self.refuse(
-                    DEFAULT, "enabled_backends", f"no name with the prefix {RESERVED_PREFIX}"
-                )
-            elif name in (DEFAULT, GLANCE_STORE, BACKEND_DEFAULTS):
-                self.refuse(DEFAULT, "enabled_backends", f"a store cannot have the name {name}")
-            elif kind not in DRIVERS:
-                self.refuse(DEFAULT, "enabled_backends", f"{item!r}: {_expected_type()}")
+            wrong = _wrong_name(name, taken=names | {*kinds}) or _wrong_type(kind)
+            if wrong:
+                self.refuse(DEFAULT, "enabled_backends", f"{wrong} (in {item!r})")
+            elif name in _RESERVED:
+                kinds[name] = kind
             else:
                 names.add(name)
-                options = {
-                    **self.sections.get(BACKEND_DEFAULTS, {}),
-                    **self.sections.get(name, {}),
-                }
-                stores += self.store(name, kind, section=name, options=options)
+                stores += self.store(name, kind)
         default = self.value(GLANCE_STORE, "default_backend")
         if default not in names:
-            self.refuse(
-                GLANCE_STORE, "default_backend", f"one of {', '.join(sorted(names)) or 'no stores'}"
-            )
-        self.check_directories(stores)
-        return self.config(stores, default=default, is_multiple=True)
+            choice = " or ".join(sorted(names)) or "the name of a store"
+            self.refuse(GLANCE_STORE, "default_backend", choice)
+        return self.config(stores, default=default, is_multiple=True, reserved=kinds)
 
     def single(self) -> StoresConfig:
-        kind = self.value(GLANCE_STORE, "default_store") or "file"
-        kinds = _items(self.value(GLANCE_STORE, "stores")) or [kind]
-        kind = _ALIASES.get(kind, kind)
-        if kind not in DRIVERS:
-            self.refuse(GLANCE_STORE, "default_store", _expected_type())
-            return self.config([], default=kind, is_multiple=False)
-        if kind not in {_ALIASES.get(one, one) for one in kinds}:
+        default = self.value(GLANCE_STORE, "default_store") or _STORES[0]
+        default = _SCHEMES.get(default, default)
+        listed = _items(self.value(GLANCE_STORE, "stores"))
+        kinds = [_SCHEMES.get(kind, kind) for kind in listed] or [default, *_STORES[1:]]
+        stores: list[StoreConfig] = []
+        for kind in dict.fromkeys(kinds):
+            wrong = _wrong_type(kind)
+            if wrong:
+                self.refuse(GLANCE_STORE, "stores" if listed else "default_store", wrong)
+            else:
+                stores += self.store(kind, kind, section=GLANCE_STORE)
+        if default not in kinds:
             self.refuse(GLANCE_STORE, "default_store", "one of `stores`")
-        options = self.sections.get(GLANCE_STORE, {})
-        stores = self.store(kind, kind, section=GLANCE_STORE, options=options)
-        return self.config(stores, default=kind, is_multiple=False)
+        return self.config(stores, default=default, is_multiple=False, reserved={})
 
-    def store(
-        self, name: str, kind: str, *, section: str, options: Mapping[str, str]
-    ) -> list[StoreConfig]:
-        """The store, or none of it with the problems noted."""
-        if options.get("filesystem_store_datadirs", "").strip():
-            self.refuse(section, "filesystem_store_datadirs", "one store for each directory")
-        common = self.model(CommonOptions, section=section, options=options)
-        driver = self.model(DRIVERS[kind], section=section, options=options)
+    def config(
+        self,
+        stores: list[StoreConfig],
+        *,
+        default: str,
+        is_multiple: bool,
+        reserved: Mapping[str, str],
+    ) -> StoresConfig:
+        kept = {
+            name: store
+            for name in _RESERVED
+            if name in reserved or self.sections.get(name)
+            for store in self.store(name, reserved.get(name, "file"))
+        }
+        every = [*stores, *kept.values()]
+        self.check_places(every, section=None if is_multiple else GLANCE_STORE)
+        return StoresConfig(
+            stores=tuple(stores),
+            default=default,
+            is_multiple=is_multiple,
+            staging=kept.get(STAGING),
+            tasks=kept.get(TASKS),
+            unused=tuple(self.unused(every, is_multiple=is_multiple)),
+        )
+
+    def store(self, name: str, kind: str, *, section: str | None = None) -> list[StoreConfig]:
+        """The store, or none of it with the problems noted; its section has its name."""
+        options: dict[str, str] = {}
+        if name in _RESERVED and kind == "file":
+            options["filesystem_store_datadir"] = _RESERVED[name]
+        if section is None:
+            options |= _given(self.sections.get(BACKEND_DEFAULTS, {}))
+        options |= _given(self.sections.get(section or name, {}))
+        common = self.model(CommonOptions, section=section or name, options=options)
+        driver = self.model(DRIVERS[kind], section=section or name, options=options)
         if common is None or driver is None:
             return []
         return [
@@ -187,57 +230,53 @@ class _Reader:
                 options=driver,
                 description=common.store_description,
                 weight=common.weight,
-                read_only=common.read_only,
+                read_only=common.read_only or driver.NEVER_WRITES,
             )
         ]
 
     def model(self, model: type[M], *, section: str, options: Mapping[str, str]) -> M | None:
-        given = {option: value.strip() for option, value in options.items() if value.strip()}
         try:
-            return model.model_validate(given)
+            return model.model_validate(options)
         except ValidationError as error:
-            for detail in error.errors(include_input=False):
-                self.refuse(section, str(detail["loc"][0]), detail["msg"])
+            for detail in error.errors(include_url=False, include_input=False):
+                # A check of several options at once says which of them is to be mended.
+                place = detail["loc"] or (detail.get("ctx", {}).get("option", "*"),)
+                self.refuse(section, str(place[0]), _in_words(detail["msg"]))
             return None
 
-    def check_directories(self, stores: list[StoreConfig]) -> None:
-        """Two stores in one directory would take each other's objects for their own."""
-        seen: dict[str, str] = {}
+    def check_places(self, stores: Sequence[StoreConfig], *, section: str | None) -> None:
+        """Two stores in one place would take each other's objects for their own."""
+        seen: dict[tuple[str, str], str] = {}
         for store in stores:
-            if isinstance(store.options, FilesystemOptions):
-                directory = os.path.realpath(store.options.filesystem_store_datadir)
-                other = seen.setdefault(directory, store.name)
+            for place, option in store.options.places().items():
+                other = seen.setdefault((store.type, place), store.name)
                 if other != store.name:
                     self.refuse(
-                        store.name,
-                        "filesystem_store_datadir",
-                        f"another directory than that of store {other}",
+                        section or store.name, option, f"another place than that of store {other}"
                     )
 
-    def config(self, stores: list[StoreConfig], *, default: str, is_multiple: bool) -> StoresConfig:
-        used: dict[str, set[str]] = {}
-        if is_multiple:
-            used[GLANCE_STORE] = {"default_backend"}
-            used[BACKEND_DEFAULTS] = set()
+    def unused(self, stores: Sequence[StoreConfig], *, is_multiple: bool) -> list[UnusedOption]:
+        used: dict[str, set[str]] = {GLANCE_STORE: set(), BACKEND_DEFAULTS: set()}
+        used[GLANCE_STORE] |= {"default_backend"} if is_multiple else {"stores", "default_store"}
+        reasons = dict[str, dict[str, str]]()
         for store in stores:
-            known = {*CommonOptions.model_fields, *type(store.options).model_fields}
-            if is_multiple:
-                used[store.name] = known
-                used[BACKEND_DEFAULTS] |= known
-            else:
-                used[GLANCE_STORE] = known | {"stores", "default_store"}
-        unused = [
-            UnusedOption(section, option, _reason(section, option))
+            in_glance_store = not is_multiple and store.name not in _RESERVED
+            sections = [GLANCE_STORE] if in_glance_store else [store.name, BACKEND_DEFAULTS]
+            for section in sections:
+                options = {*CommonOptions.model_fields, *type(store.options).model_fields}
+                used.setdefault(section, set()).update(options)
+                reasons.setdefault(section, {}).update(store.options.UNUSED)
+        return [
+            UnusedOption(
+                section,
+                option,
+                reasons.get(section, {}).get(option)
+                or _reason(section, option, is_multiple=is_multiple),
+            )
             for section in sorted({*used, *_reserved(self.sections)})
             for option in self.sections.get(section, {})
             if option not in used.get(section, set())
         ]
-        return StoresConfig(
-            stores=tuple(stores),
-            default=default,
-            is_multiple=is_multiple,
-            unused=tuple(unused),
-        )
 
 
 def store_sections(sections: Mapping[str, Mapping[str, str]]) -> set[str]:
@@ -247,29 +286,68 @@ def store_sections(sections: Mapping[str, Mapping[str, str]]) -> set[str]:
     """
     backends = _items(sections.get(DEFAULT, {}).get("enabled_backends", ""))
     names = {item.partition(":")[0].strip() for item in backends}
-    return {GLANCE_STORE, BACKEND_DEFAULTS, *_reserved(sections)} | names - {""}
+    return {GLANCE_STORE, BACKEND_DEFAULTS, *_RESERVED, *_reserved(sections)} | names - {""}
 
 
 def _reserved(sections: Mapping[str, Mapping[str, str]]) -> set[str]:
     return {name for name in sections if name.startswith(RESERVED_PREFIX)}
 
 
-def _reason(section: str, option: str) -> ReasonUnused | None:
-    if section.startswith(RESERVED_PREFIX):
-        return "reserved store"
-    if option in _NOT_NEEDED:
-        return "not needed"
-    if option.startswith(_OTHER_DRIVERS):
-        return "no such driver here"
-    known = {name for model in (CommonOptions, *DRIVERS.values()) for name in model.model_fields}
-    # Right elsewhere: an option of the single-store form beside `enabled_backends`, or the reverse.
-    elsewhere = known | {"stores", "default_store", "default_backend"}
-    return "not needed" if option in elsewhere else None
+def _given(options: Mapping[str, str]) -> dict[str, str]:
+    """Options with a value: `option =` is how templates leave one unset."""
+    return {option: value.strip() for option, value in options.items() if value.strip()}
+
+
+def _wrong_name(name: str, *, taken: set[str]) -> str | None:
+    if not name or name in taken:
+        return "a different name for each store"
+    if name.startswith(RESERVED_PREFIX) and name not in _RESERVED:
+        return f"no name with the prefix {RESERVED_PREFIX}"
+    if name in (DEFAULT, GLANCE_STORE, BACKEND_DEFAULTS):
+        return "no store with the name of another section"
+    return None
+
+
+def _wrong_type(kind: str) -> str | None:
+    if kind in DRIVERS:
+        return None
+    types = f"a type among {', '.join(sorted(DRIVERS))}"
+    if kind in _ELSEWHERE:
+        return f"{types}; there are no stores of type {kind} here"
+    return types
+
+
+def _reason(section: str, option: str, *, is_multiple: bool) -> str | None:
+    """Why a known option has no effect in this section; None if nobody knows it."""
+    for kind, prefix in _ELSEWHERE.items():
+        if option.startswith(prefix):
+            return f"there are no stores of type {kind} here"
+    if option in ("stores", "default_store"):
+        return "enabled_backends and default_backend say it"
+    if option == "default_backend":
+        return "without enabled_backends, default_store says it"
+    kinds = [
+        kind
+        for kind, model in DRIVERS.items()
+        if option in model.model_fields or option in model.UNUSED
+    ]
+    if not kinds and option not in CommonOptions.model_fields:
+        return None
+    if is_multiple and section == GLANCE_STORE:
+        return "each of enabled_backends has a section of its own"
+    if not is_multiple and section == BACKEND_DEFAULTS:
+        return f"without enabled_backends, [{GLANCE_STORE}] says it"
+    return f"only stores of type {' or '.join(kinds)} have it" if kinds else "there is no store"
+
+
+def _in_words(message: str) -> str:
+    """Pydantic's message as what was expected."""
+    if message == "Field required":
+        return "a value"
+    for beginning in ("Value error, ", "Input should be ", "String should "):
+        message = message.removeprefix(beginning)
+    return message
 
 
 def _items(value: str) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()]
-
-
-def _expected_type() -> str:
-    return f"a store is of type {' or '.join(sorted(DRIVERS))}"

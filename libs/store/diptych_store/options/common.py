@@ -1,6 +1,7 @@
 """What every store can be told, whatever its driver, and how options are declared."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,10 +11,21 @@ OPTIONS = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 class DriverOptions(BaseModel):
     """The options of one driver; a field's name is the option's, its description is for operators.
 
-    Secrets are `SecretStr`.
+    Secrets are `SecretStr`. `UNUSED` are options of Glance's that have no effect here, and why;
+    `NEVER_WRITES` is for a driver that can only read.
     """
 
     model_config = OPTIONS
+
+    UNUSED: ClassVar[Mapping[str, str]] = {}
+    NEVER_WRITES: ClassVar[bool] = False
+
+    def places(self) -> Mapping[str, str]:
+        """Where the objects are, in words without a secret, each with the option that says so.
+
+        The same place has the same words, however it is written: two stores must not share one.
+        """
+        return {}
 
     def properties(self) -> Mapping[str, object]:
         """What /v2/info/stores/detail tells, under Glance's names; never a secret."""

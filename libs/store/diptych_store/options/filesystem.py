@@ -1,7 +1,8 @@
 """The options of the filesystem store."""
 
+import os
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -14,6 +15,11 @@ def _octal(value: object) -> object:
 
 class FilesystemOptions(DriverOptions):
     """A directory of this host, or one that all hosts mount."""
+
+    UNUSED: ClassVar[Mapping[str, str]] = {
+        "filesystem_store_metadata_file": "nothing is told of a directory beyond its path",
+        "filesystem_store_threadpool_threshold": "a full pool of threads holds up its store alone",
+    }
 
     filesystem_store_datadir: Annotated[str, Field(pattern=r"^/[^\r\n]*$")] = Field(
         default="/var/lib/glance/images",
@@ -37,6 +43,10 @@ class FilesystemOptions(DriverOptions):
     filesystem_store_thread_pool_size: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=10, description="Calls into the file system at a time, in each process."
     )
+
+    def places(self) -> Mapping[str, str]:
+        """See DriverOptions.places."""
+        return {os.path.realpath(self.filesystem_store_datadir): "filesystem_store_datadir"}
 
     def properties(self) -> Mapping[str, object]:
         """See DriverOptions.properties."""
