@@ -41,7 +41,7 @@ async def begin(
     """Start an upload; its attempt."""
     attempt = attempt or str(uuid4())
     started = await images.start_upload(
-        connection, image_id, store="fast", attempt=attempt, lease_s=lease_s
+        connection, image_id, store="fast", attempt=attempt, lease_s=lease_s, project_id=OWNER
     )
     assert started is not None
     assert started["status"] == "saving"
@@ -480,7 +480,7 @@ async def test_only_attempts_whose_lease_is_over_are_taken(connection: AsyncConn
     attempt = await begin(connection, dead["id"], lease_s=-1)
     living = await begin(connection, alive["id"], lease_s=60)
     assert await images.take_expired(connection, lease_s=60, limit=10) == [
-        images.ExpiredAttempt(image_id=dead["id"], store="fast", attempt=attempt)
+        images.ExpiredAttempt(dead["id"], store="fast", attempt=attempt, project_id=OWNER)
     ]
     assert await images.take_expired(connection, lease_s=60, limit=10) == []
     assert not await images.renew(connection, attempt, lease_s=60)

@@ -18,7 +18,7 @@ from diptych_store.protocol import Attempt, Sweeps
 from diptych_store.registry import Stores
 
 from diptych_images import readers
-from diptych_images.attempts import remove
+from diptych_images.attempts import in_account, remove
 from diptych_images.db import images
 from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.db.tables import outbox
@@ -49,7 +49,8 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
             (dead,) = expired
             try:
                 attempt = Attempt(key=dead.image_id, token=dead.attempt)
-                await remove(db, stores[dead.store], attempt, published=True)
+                store = in_account(stores[dead.store], dead.project_id)
+                await remove(db, store, attempt, published=True)
             except (StoreError, KeyError) as failure:
                 # Its lease runs out again, and the next round tries again.
                 log.warning("Upload %s could not be undone: %r", dead.attempt, failure)

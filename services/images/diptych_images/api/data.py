@@ -86,7 +86,12 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
     lease_s = res.settings.jobs.lease
     async with res.db.write() as connection:
         saving = await images.start_upload(
-            connection, row["id"], store=store.name, attempt=attempt.token, lease_s=lease_s
+            connection,
+            row["id"],
+            store=store.name,
+            attempt=attempt.token,
+            lease_s=lease_s,
+            project_id=who.project_id,
         )
         if saving is None:
             raise Gone(f"Image {image_id} was deleted or is being uploaded by another request.")

@@ -85,11 +85,15 @@ class ImageRow(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class ExpiredAttempt:
-    """An upload whose process is gone; what it left in `store` is under the token `attempt`."""
+    """An upload whose process is gone; what it left in `store` is under the token `attempt`.
+
+    It was one of a user of the project, None if that is not known.
+    """
 
     image_id: str
     store: str
     attempt: str
+    project_id: str | None
 
 
 _CANONICAL_UUID: Final = re.compile(
@@ -349,13 +353,14 @@ def _start_upload() -> sa.Select[Any]:
     attempted = (
         sa.insert(image_locations)
         .from_select(
-            ["image_id", "store", "status", "attempt", "lease_until"],
+            ["image_id", "store", "status", "attempt", "lease_until", "project_id"],
             sa.select(
                 started.c.id,
                 sa.bindparam("the_store", type_=sa.Text),
                 word("pending"),
                 _ATTEMPT,
                 _LEASE_END,
+                sa.bindparam("the_project", type_=sa.String),
             ),
         )
         .cte("attempted")
@@ -367,17 +372,29 @@ _START_UPLOAD: Final = _start_upload()
 
 
 async def start_upload(
-    connection: AsyncConnection, image_id: str, *, store: str, attempt: str, lease_s: float
+    connection: AsyncConnection,
+    image_id: str,
+    *,
+    store: str,
+    attempt: str,
+    lease_s: float,
+    project_id: str | None = None,
 ) -> ImageRow | None:
     """Move a queued image to `saving` for this attempt; None if it was not queued any more.
 
     `attempt` is a UUID that no other try uses, `lease_s` the seconds for which the attempt is
-    safe from the reaper. Of two uploads at a time one sees None.
+    safe from the reaper, `project_id` whose user uploads. Of two uploads at a time one sees None.
     """
     return _row(
         await connection.execute(
             _START_UPLOAD,
-            {"the_image": image_id, "the_store": store, "the_attempt": attempt, "lease_s": lease_s},
+            {
+                "the_image": image_id,
+                "the_store": store,
+                "the_attempt": attempt,
+                "lease_s": lease_s,
+                "the_project": project_id,
+            },
         )
     )
 
@@ -530,7 +547,12 @@ def _take_expired() -> sa.Update:
         sa.update(image_locations)
         .where(image_locations.c.id == due.c.id)
         .values(status="discarding", lease_until=_LEASE_END)
-        .returning(image_locations.c.image_id, image_locations.c.store, image_locations.c.attempt)
+        .returning(
+            image_locations.c.image_id,
+            image_locations.c.store,
+            image_locations.c.attempt,
+            image_locations.c.project_id,
+        )
     )
 
 
@@ -546,7 +568,7 @@ async def take_expired(
     lease is given to the next one who asks.
     """
     taken = await connection.execute(_TAKE_EXPIRED, {"lease_s": lease_s, "limit": limit})
-    return [ExpiredAttempt(row.image_id, row.store, row.attempt) for row in taken]
+    return [ExpiredAttempt(*row) for row in taken]
 
 
 def _drop_attempt() -> sa.Select[Any]:

@@ -165,6 +165,8 @@ image_locations = Table(
     Column("status", String(10), nullable=False),
     Column("attempt", Uuid(as_uuid=False), unique=True),
     Column("lease_until", DateTime(timezone=True)),
+    # For whom an attempt writes: in some stores its place is in the account of that project.
+    Column("project_id", String(255)),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     CheckConstraint("status IN ('pending', 'discarding', 'active', 'deleted')", name="status"),
     CheckConstraint(
