@@ -10,11 +10,23 @@ import contextlib
 import hashlib
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import httpx
 import pytest
 from diptych_store.errors import (
     AlreadyThere,
@@ -27,10 +39,14 @@ from diptych_store.errors import (
 )
 from diptych_store.protocol import (
     WHOLE,
+    AccessLists,
     Attempt,
     ByteRange,
+    Copies,
     LocalPaths,
+    Marks,
     Measures,
+    Presigns,
     Store,
     Sweeps,
 )
@@ -107,13 +123,19 @@ class Rig(Protocol):
         """Remove what `place` made."""
         ...
 
+    async def open_another(self) -> Store:
+        """The same place, opened as another process would; the caller closes it."""
+        ...
+
     async def everything(self) -> list[str]:
         """The names of all that the backend holds, objects and attempts."""
         ...
 
     async def settle(self) -> None:
         """Wait until what the store's client does after a call has ended is over."""
-        await asyncio.sleep(0)
+        # Generators that were left in the middle are closed by the loop in its next turns.
+        for _ in range(5):
+            await asyncio.sleep(0)
 
 
 class WritableRig(Rig, Protocol):
@@ -135,10 +157,6 @@ class WritableRig(Rig, Protocol):
 
     async def open_read_only(self) -> Store:
         """The same place, opened to be read; the caller closes it."""
-        ...
-
-    async def open_another(self) -> Store:
-        """The same place, opened as another process would; the caller closes it."""
         ...
 
     async def open_elsewhere(self) -> Store | None:
@@ -192,6 +210,9 @@ def open_files() -> set[str]:
             if target.startswith("/") and not target.startswith(("/dev/", "/proc/")):
                 found.add(target)
     return found
+
+
+Cancelling = Callable[[int, Coroutine[Any, Any, object]], Awaitable[bool]]
 
 
 class Stepped(Generic[T]):
@@ -302,6 +323,19 @@ async def check_refusal(store: Store, location: str) -> None:
             store.local_path(location)
 
 
+def bare_client() -> httpx.AsyncClient:
+    """A client that knows nothing of the store, for what is handed to others."""
+    return httpx.AsyncClient(trust_env=False, timeout=60)
+
+
+async def until_refused(client: httpx.AsyncClient, method: str, url: str) -> None:
+    """Wait until the URL has expired; fails after 30 seconds."""
+    async with asyncio.timeout(30):
+        while (answer := await client.request(method, url)).is_success:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert 400 <= answer.status_code < 500
+
+
 class ReadConformance:
     @pytest.fixture
     async def rig(self) -> Rig:
@@ -317,6 +351,15 @@ class ReadConformance:
         assert await rig.everything() == []
         assert open_files() <= files
         assert asyncio.all_tasks() - tasks <= {asyncio.current_task()}
+
+    @pytest.fixture(params=["at each await", "after each call"])
+    def cancelling(self, request: pytest.FixtureRequest, rig: Rig) -> Cancelling:
+        """Cancels what it is given at its nth moment; tells whether there was one."""
+        if request.param == "at each await":
+            return cancelled_at
+        if rig.calls is None:
+            pytest.skip("there are no calls to a backend")
+        return partial(cancelled_after, rig.calls)
 
     @pytest.mark.parametrize("length", [0, 1, 65_536, MIB - 1, MIB, MIB + 1, LENGTH])
     async def test_an_object_is_read_as_it_was_written(self, rig: Rig, store: Store, length: int):
@@ -403,6 +446,37 @@ class ReadConformance:
                 await task
         await rig.remove(location)
 
+    async def test_a_reader_cancelled_anywhere_leaves_nothing(
+        self, rig: Rig, store: Store, cancelling: Cancelling
+    ):
+        location = await rig.place(some_bytes(LENGTH))
+        for number in some_numbers():
+            if not await cancelling(number, get(store, location)):
+                break
+        await rig.remove(location)
+
+    async def test_readers_who_leave_early_keep_no_connection(self, rig: Rig, store: Store):
+        location = await rig.place(some_bytes(LENGTH))
+        await get(store, location)
+        sockets = len(open_sockets())
+        for _ in range(20):
+            async with store.open(location) as reading:
+                await anext(reading.blocks)
+        # One or two may be kept to be used again, here and by a server in this process.
+        await until(lambda: len(open_sockets()) <= sockets + 4)
+        await rig.remove(location)
+
+    async def test_a_closed_store_holds_nothing_open(self, rig: Rig, store: Store):
+        location = await rig.place(some_bytes(LENGTH))
+        sockets, files, tasks = open_sockets(), open_files(), asyncio.all_tasks()
+        async with aclosing(await rig.open_another()) as another:
+            await asyncio.gather(*(get(another, location) for _ in range(8)))
+            async with another.open(location) as reading:
+                await anext(reading.blocks)
+        await until(lambda: open_sockets() <= sockets and open_files() <= files)
+        await until(lambda: asyncio.all_tasks() <= tasks)
+        await rig.remove(location)
+
     async def test_a_block_stays_as_it_is_while_it_is_used(self, rig: Rig, store: Store):
         data = some_bytes(LENGTH)
         location = await rig.place(data)
@@ -432,7 +506,7 @@ class ReadConformance:
     async def test_many_read_one_object_at_once(self, rig: Rig, store: Store):
         data = some_bytes(LENGTH)
         location = await rig.place(data)
-        for read in await asyncio.gather(*(get(store, location) for _ in range(16))):
+        for read in await asyncio.gather(*(get(store, location) for _ in range(64))):
             assert read == data
         await rig.remove(location)
 
@@ -531,6 +605,21 @@ class StoreConformance(ReadConformance):
         assert await get(store, location) == data
         await store.delete(location)
 
+    @pytest.mark.parametrize("is_announced", [True, False])
+    async def test_an_object_of_several_parts(
+        self, rig: WritableRig, store: Store, is_announced: bool
+    ):
+        attempt, length = attempt_at(), rig.several_parts
+        data = some_bytes(length)
+        size = length if is_announced else None
+        assert await store.write(attempt, in_blocks(data, MIB), size=size) == length
+        location = await store.publish(attempt)
+        assert await get(store, location) == data
+        for start in (1, length // 3, length // 2, length - 1000):
+            part = ByteRange(start, length // 2)
+            assert await get(store, location, part) == data[start : start + length // 2]
+        await store.delete(location)
+
     async def test_blocks_of_any_size_are_taken(self, store: Store):
         sizes = [1, 2, 3, 5 * MIB, 7, 65_536, 1]
         data = some_bytes(sum(sizes))
@@ -620,6 +709,35 @@ class StoreConformance(ReadConformance):
                 await task
         assert await begun_attempts(store) == []
 
+    async def test_a_write_cancelled_anywhere_leaves_nothing(
+        self, store: Store, cancelling: Cancelling
+    ):
+        for number in some_numbers():
+            attempt = attempt_at()
+            blocks = in_blocks(some_bytes(LENGTH), MIB)
+            if not await cancelling(number, store.write(attempt, blocks, size=None)):
+                await store.discard(attempt)
+                break
+            assert await begun_attempts(store) == []
+            with pytest.raises(AttemptLost):
+                await store.publish(attempt)
+
+    @pytest.mark.parametrize("is_announced", [True, False])
+    async def test_a_write_of_several_parts_cancelled_after_any_call_leaves_nothing(
+        self, rig: WritableRig, store: Store, is_announced: bool
+    ):
+        if rig.calls is None:
+            pytest.skip("there are no calls to a backend")
+        data = some_bytes(rig.several_parts)
+        size = len(data) if is_announced else None
+        for number in some_numbers():
+            attempt = attempt_at()
+            call = store.write(attempt, in_blocks(data, MIB), size=size)
+            if not await cancelled_after(rig.calls, number, call):
+                await store.discard(attempt)
+                break
+            assert await begun_attempts(store) == []
+
     async def test_one_attempt_is_begun_once(self, store: Store):
         attempt = attempt_at()
         await store.write(attempt, in_blocks(b"first"), size=None)
@@ -650,7 +768,7 @@ class StoreConformance(ReadConformance):
             await store.write(attempts[number], in_blocks(some_bytes(MIB, number)), size=MIB)
             try:
                 return await store.publish(attempts[number])
-            except AlreadyThere:
+            except (AlreadyThere, AttemptLost):
                 await store.discard(attempts[number])
                 return None
 
@@ -658,6 +776,81 @@ class StoreConformance(ReadConformance):
         [(winner, location)] = [(n, one) for n, one in enumerate(locations) if one is not None]
         assert await get(store, location) == some_bytes(MIB, winner)
         await store.delete(location)
+
+    async def test_of_many_attempts_published_at_once_one_wins(
+        self, rig: WritableRig, store: Store
+    ):
+        async with aclosing(await rig.open_another()) as another:
+            for _ in range(3):
+                key = str(uuid.uuid4())
+                attempts = [attempt_at(key) for _ in range(16)]
+                for number, attempt in enumerate(attempts):
+                    await store.write(attempt, in_blocks(some_bytes(1000, number)), size=1000)
+                outcomes = await asyncio.gather(
+                    *((store, another)[n % 2].publish(one) for n, one in enumerate(attempts)),
+                    return_exceptions=True,
+                )
+                [winner] = [n for n, one in enumerate(outcomes) if isinstance(one, str)]
+                location = str(outcomes.pop(winner))
+                unexpected = [
+                    one for one in outcomes if not isinstance(one, AlreadyThere | AttemptLost)
+                ]
+                assert unexpected == []
+                # What a loser leaves is a loser's to remove, and never the winner's object.
+                for number, attempt in enumerate(attempts):
+                    if number != winner:
+                        await another.discard(attempt)
+                assert await get(store, location) == some_bytes(1000, winner)
+                assert await begun_attempts(store) == []
+                await store.delete(location)
+
+    async def test_publishing_again_harms_nothing(self, store: Store):
+        attempt = attempt_at()
+        await store.write(attempt, in_blocks(b"bytes"), size=None)
+        location = await store.publish(attempt)
+        with contextlib.suppress(AttemptLost):  # a driver may know no more of a published one
+            assert await store.publish(attempt) == location
+        assert await get(store, location) == b"bytes"
+        await store.discard(attempt, published=True)
+        with pytest.raises(NotFound):
+            await get(store, location)
+        with pytest.raises(AttemptLost):
+            await store.publish(attempt)
+
+    async def test_a_publish_cancelled_anywhere_loses_nothing(
+        self, rig: WritableRig, store: Store, cancelling: Cancelling
+    ):
+        key = str(uuid.uuid4())
+        location = await put(store, b"x", key=key)
+        await store.delete(location)
+        for number in some_numbers():
+            attempt = attempt_at(key)
+            await store.write(attempt, in_blocks(b"bytes"), size=None)
+            was_cancelled = await cancelling(number, store.publish(attempt))
+            if was_cancelled:
+                # Somebody who does not know how it ended tries again.
+                with contextlib.suppress(AttemptLost):
+                    assert await store.publish(attempt) == location
+            assert await get(store, location) == b"bytes"
+            await store.discard(attempt, published=True)
+            assert await rig.everything() == []
+            if not was_cancelled:
+                break
+
+    async def test_another_process_may_go_on_with_an_attempt(self, rig: WritableRig, store: Store):
+        published, discarded, unpublished = attempt_at(), attempt_at(), attempt_at()
+        for attempt in (published, discarded, unpublished):
+            await store.write(attempt, in_blocks(some_bytes(rig.several_parts), MIB), size=None)
+        await store.publish(unpublished)
+        async with aclosing(await rig.open_another()) as another:
+            assert set(await begun_attempts(another)) == {published, discarded}
+            location = await another.publish(published)
+            await another.discard(discarded)
+            await another.discard(unpublished, published=True)
+            with pytest.raises(AttemptLost):
+                await store.publish(discarded)
+            assert await get(store, location) == some_bytes(rig.several_parts)
+            await another.delete(location)
 
     async def test_the_location_of_a_key_does_not_depend_on_the_attempt(self, store: Store):
         key = str(uuid.uuid4())
@@ -745,6 +938,22 @@ class StoreConformance(ReadConformance):
             with pytest.raises(AttemptLost):
                 await store.publish(attempt)
 
+    @pytest.mark.parametrize("published", [False, True])
+    async def test_a_discard_cancelled_anywhere_can_be_repeated(
+        self, rig: WritableRig, store: Store, cancelling: Cancelling, published: bool
+    ):
+        for number in some_numbers():
+            attempt = attempt_at()
+            await store.write(attempt, in_blocks(b"bytes"), size=None)
+            if published:
+                await store.publish(attempt)
+            if not await cancelling(number, store.discard(attempt, published=published)):
+                break
+            await store.discard(attempt, published=published)
+            with pytest.raises(AttemptLost):
+                await store.publish(attempt)
+            assert await rig.everything() == []
+
     async def test_attempts_are_listed_with_their_keys(self, store: Store):
         attempts = [attempt_at() for _ in range(5)]
         for attempt in attempts:
@@ -775,6 +984,19 @@ class StoreConformance(ReadConformance):
         assert await store.publish(late) == location
         assert await get(store, location) == b"second"
         await store.delete(location)
+
+    async def test_a_delete_cancelled_anywhere_can_be_repeated(
+        self, store: Store, cancelling: Cancelling
+    ):
+        for number in some_numbers():
+            location = await put(store, b"bytes")
+            if not await cancelling(number, store.delete(location)):
+                break
+            try:
+                assert await get(store, location) == b"bytes"
+                await store.delete(location)
+            except NotFound:
+                continue
 
     # Many at once, names, rights.
 
@@ -884,6 +1106,200 @@ class StoreConformance(ReadConformance):
             pytest.skip("the backend does not measure")
         free = await store.free()
         assert free is None or free > 0
+
+    async def test_marks_are_the_places_own(self, rig: WritableRig, store: Store):
+        if not isinstance(store, Marks):
+            pytest.skip("the place is the same from everywhere")
+        marks = await store.marks()
+        assert marks == await store.marks()
+        for opening in (rig.open_another(), rig.open_read_only()):
+            async with aclosing(await opening) as another:
+                assert isinstance(another, Marks)
+                assert await another.marks() == marks
+
+    async def test_the_list_of_those_who_may_read_is_replaced(self, store: Store):
+        if not isinstance(store, AccessLists):
+            pytest.skip("the backend keeps no lists")
+        location = await put(store, b"x")
+        for projects, public in ((["alpha", "beta"], False), ([], True), ([], False)):
+            await store.allow_reading(location, projects=projects, public=public)
+            assert await get(store, location) == b"x"
+        await store.delete(location)
+        with pytest.raises(NotFound):
+            await store.allow_reading(location, projects=["alpha"], public=False)
+        with pytest.raises(BadLocation):
+            await store.allow_reading("nonsense", projects=["alpha"], public=False)
+
+    # Capabilities: URLs.
+
+    @pytest.mark.parametrize("key", [None, "a?b#c&d=e+f 100%41 図"])
+    async def test_a_url_lets_its_holder_read(self, store: Store, key: str | None):
+        if not isinstance(store, Presigns):
+            pytest.skip("the backend has no such URLs")
+        data = some_bytes(LENGTH)
+        location = await put(store, data, key=key)
+        url = await store.presign_get(location, expires=timedelta(minutes=5))
+        async with bare_client() as client:
+            whole = await client.get(url)
+            assert (whole.status_code, whole.content) == (200, data)
+            part = await client.get(url, headers={"Range": "bytes=12345-2345678"})
+            assert (part.status_code, part.content) == (206, data[12345:2345679])
+            for method in ("PUT", "DELETE", "POST"):
+                refused = await client.request(method, url, content=b"x")
+                assert 400 <= refused.status_code < 500
+        assert await get(store, location) == data
+        await store.delete(location)
+
+    async def test_a_url_is_good_for_one_object(self, store: Store):
+        if not isinstance(store, Presigns):
+            pytest.skip("the backend has no such URLs")
+        keys = [str(uuid.uuid4()), str(uuid.uuid4())]
+        locations = [await put(store, key.encode(), key=key) for key in keys]
+        url = await store.presign_get(locations[0], expires=timedelta(minutes=5))
+        assert keys[0] in url
+        async with bare_client() as client:
+            refused = await client.get(url.replace(keys[0], keys[1]))
+        assert 400 <= refused.status_code < 500
+        for location in locations:
+            await store.delete(location)
+        with pytest.raises(BadLocation):
+            await store.presign_get("nonsense", expires=timedelta(minutes=5))
+
+    async def test_a_url_expires(self, store: Store):
+        if not isinstance(store, Presigns):
+            pytest.skip("the backend has no such URLs")
+        attempt, location = attempt_at(), await put(store, b"x")
+        url = await store.presign_get(location, expires=timedelta(seconds=1))
+        put_url = await store.presign_put(attempt, expires=timedelta(seconds=1))
+        async with bare_client() as client:
+            await until_refused(client, "PUT", put_url)
+            await until_refused(client, "GET", url)
+        await store.discard(attempt)
+        await store.delete(location)
+
+    @pytest.mark.parametrize("lengths", [[0], [1], [LENGTH], [5 * MIB, 5 * MIB, 1234]], ids=repr)
+    async def test_urls_let_their_holder_write(self, store: Store, lengths: Sequence[int]):
+        if not isinstance(store, Presigns):
+            pytest.skip("the backend has no such URLs")
+        attempt = attempt_at()
+        parts = [some_bytes(length, seed) for seed, length in enumerate(lengths)]
+        urls = [
+            await store.presign_put(attempt, part=number, expires=timedelta(minutes=5))
+            for number in range(1, len(parts) + 1)
+        ]
+        async with bare_client() as client:
+            for url, part in reversed(list(zip(urls, parts, strict=True))):
+                assert (await client.put(url, content=part)).is_success
+                assert 400 <= (await client.get(url)).status_code < 500
+            assert await begun_attempts(store) == [attempt]
+            location = await store.publish(attempt)
+            assert await get(store, location) == b"".join(parts)
+            # Who still has the URL cannot change what was published.
+            await client.put(urls[0], content=b"late")
+        assert await get(store, location) == b"".join(parts)
+        await store.discard(attempt)
+        await store.delete(location)
+
+    async def test_what_came_by_a_url_is_discarded_like_all_else(self, store: Store):
+        if not isinstance(store, Presigns):
+            pytest.skip("the backend has no such URLs")
+        attempt = attempt_at()
+        url = await store.presign_put(attempt, expires=timedelta(minutes=5))
+        async with bare_client() as client:
+            assert (await client.put(url, content=b"x")).is_success
+        await store.discard(attempt)
+        with pytest.raises(AttemptLost):
+            await store.publish(attempt)
+
+    # Capabilities: copies.
+
+    @asynccontextmanager
+    async def source(self, rig: WritableRig, where: str) -> AsyncGenerator[Store]:
+        if not isinstance(rig.store, Copies):
+            pytest.skip("the backend does not copy")
+        if where == "itself":
+            yield rig.store
+            return
+        opened = await (rig.open_another() if where == "another" else rig.open_elsewhere())
+        if opened is None:
+            pytest.skip("there is but one place")
+        async with aclosing(opened):
+            yield opened
+            assert await begun_attempts(opened) == []
+
+    @pytest.mark.parametrize("where", ["itself", "another", "elsewhere"])
+    @pytest.mark.parametrize("temporary", [False, True])
+    @pytest.mark.parametrize("length", [0, 1, LENGTH, None])
+    async def test_an_object_is_copied(
+        self, rig: WritableRig, store: Store, where: str, temporary: bool, length: int | None
+    ):
+        async with self.source(rig, where) as source:
+            assert isinstance(store, Copies)
+            data = some_bytes(rig.several_parts if length is None else length)
+            attempt, location = attempt_at(), await put(source, data)
+            copied = await store.copy(attempt, source, location, temporary=temporary)
+            if copied is None:
+                assert where == "elsewhere"
+                assert await begun_attempts(store) == []
+                with pytest.raises(AttemptLost):
+                    await store.publish(attempt)
+                await source.delete(location)
+                return
+            assert copied == len(data)
+            assert await begun_attempts(store) == [attempt]
+            assert await get(source, location) == data
+            copy = await store.publish(attempt)
+            assert await get(source, location) == data
+            await source.delete(location)
+            assert await get(store, copy) == data
+            await store.delete(copy)
+
+    async def test_a_copy_of_nothing_is_an_error(self, rig: WritableRig, store: Store):
+        async with self.source(rig, "itself") as source:
+            assert isinstance(store, Copies)
+            attempt, location = attempt_at(), await put(source, b"x")
+            await source.delete(location)
+            with pytest.raises(NotFound):
+                await store.copy(attempt, source, location)
+            with pytest.raises(BadLocation):
+                await store.copy(attempt, source, "nonsense")
+            assert await begun_attempts(store) == []
+
+    @pytest.mark.parametrize("temporary", [False, True])
+    async def test_a_copy_is_an_attempt_like_all_others(
+        self, rig: WritableRig, store: Store, temporary: bool
+    ):
+        async with self.source(rig, "itself") as source:
+            assert isinstance(store, Copies)
+            location = await put(source, b"first")
+            discarded, late = attempt_at(), attempt_at()
+            await store.copy(discarded, source, location, temporary=temporary)
+            await store.discard(discarded)
+            with pytest.raises(AttemptLost):
+                await store.publish(discarded)
+            other = await put(store, b"second", key=late.key)
+            await store.copy(late, source, location, temporary=temporary)
+            with pytest.raises(AlreadyThere):
+                await store.publish(late)
+            await store.discard(late, published=True)
+            assert await get(source, location) == b"first"
+            await source.delete(location)
+            await store.delete(other)
+
+    async def test_a_copy_cancelled_anywhere_leaves_nothing(
+        self, rig: WritableRig, store: Store, cancelling: Cancelling
+    ):
+        async with self.source(rig, "itself") as source:
+            assert isinstance(store, Copies)
+            location = await put(source, some_bytes(LENGTH))
+            for number in some_numbers():
+                attempt = attempt_at()
+                if not await cancelling(number, store.copy(attempt, source, location)):
+                    await store.discard(attempt)
+                    break
+                assert await begun_attempts(store) == []
+            assert await get(source, location) == some_bytes(LENGTH)
+            await source.delete(location)
 
     # Crashes.
 

@@ -22,7 +22,7 @@ class Directory(WritableRig):
         self.calls = calls
         self.crash = (
             f"{__name__}:{open_there.__name__}",
-            settings.model_dump_json(),
+            settings.model_dump_json(exclude_unset=True),
             "diptych_store/drivers/filesystem.py",
         )
         self._settings = settings
