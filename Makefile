@@ -17,7 +17,7 @@ T ?= tests
 J ?= 2
 PYTEST = $(BIN)/pytest -n $(J) --dist worksteal
 
-.PHONY: help setup run test test-long crash conformance lint format types imports docs docs-check \
+.PHONY: help setup run test test-long crash conformance bench lint format types imports docs docs-check \
 	check lock build up down clean clean-data
 
 help: ## list these commands
@@ -42,6 +42,10 @@ crash: setup ## kill processes at every step, many times
 
 conformance: setup ## hold each store driver to the contract, and show the table
 	$(BIN)/pytest -q --conformance-table tests/store
+
+# QUICK=1 makes it one round of 256 MiB; ONLY="file s3" chooses.
+bench: setup ## measure each store driver against the plain tool (QUICK=1, ONLY=s3)
+	@$(DEV) $(BIN)/python -m tests.bench $(if $(QUICK),--size 256 --rounds 1) $(ONLY)
 
 lint: setup ## check format and style
 	$(BIN)/ruff format --check $(SOURCES)

@@ -1,0 +1,201 @@
+"""How fast each driver moves one large object, against the plain tool on the same server.
+
+Ours and the plain tool take turns, so that a machine whose speed drifts slows both. What is
+compared is a store's driver by itself: digests and inspection, which the services add, are not in
+it. A plain tool that is a command of its own is measured with its start.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from dev import environments, ports, swift_setup
+from dev.places import CHECKOUT, DevError
+from dev.seaweedfs import Seaweedfs
+from dev.swift import Ports, Swift
+
+from tests.bench.data import BLOCK, blocks
+
+MIB = BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds of one transfer, and the CPU seconds of the client that made it."""
+
+    seconds: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One driver: how we are told of it, and the commands of the plain tool.
+
+    `up` and `down` make a run of the plain tool; a run of `down` counts on one of `up` before.
+    """
+
+    name: str
+    tool: str
+    config: str
+    up: Callable[[], Measured]
+    down: Callable[[], Measured]
+
+
+def table(size: int, rounds: int, folder: Path, only: Sequence[str]) -> list[dict[str, object]]:
+    """A row for each driver and direction: medians in MiB/s and CPU seconds per GiB, the ratio."""
+    rows: list[dict[str, object]] = []
+    source = folder / "source"
+    with source.open("wb") as file:
+        file.writelines(blocks(size))
+    with ExitStack() as stack:
+        for make in (file_case, s3_case, swift_case):
+            if only and make.__name__.removesuffix("_case") not in only:
+                continue
+            try:
+                case = make(stack, folder, source, size)
+            except DevError as error:
+                print(f"{make.__name__.removesuffix('_case')}: left out, {error}", file=sys.stderr)
+                continue
+            rows += measured(case, size=size, rounds=rounds)
+    return rows
+
+
+def measured(case: Case, *, size: int, rounds: int) -> Iterator[dict[str, object]]:
+    ups: list[tuple[Measured, Measured]] = []
+    downs: list[tuple[Measured, Measured]] = []
+    for _ in range(rounds):
+        location, ours = transfer("up", case.config, size)
+        ups.append((ours, case.up()))
+        _, ours = transfer("down", case.config, size, location)
+        downs.append((ours, case.down()))
+        transfer("delete", case.config, size, location)
+    for direction, pairs in (("upload", ups), ("download", downs)):
+        ours, theirs = zip(*pairs, strict=True)
+        yield {
+            "store": case.name,
+            "direction": direction,
+            "ours_mib_s": round(statistics.median(size / MIB / one.seconds for one in ours)),
+            "ours_cpu_s_gib": round(statistics.median(per_gib(one, size) for one in ours), 2),
+            "tool": case.tool,
+            "tool_mib_s": round(statistics.median(size / MIB / one.seconds for one in theirs)),
+            "tool_cpu_s_gib": round(statistics.median(per_gib(one, size) for one in theirs), 2),
+            "ratio": round(statistics.median(b.seconds / a.seconds for a, b in pairs), 2),
+        }
+
+
+def per_gib(one: Measured, size: int) -> float:
+    return one.cpu_s * (1 << 30) / size
+
+
+def transfer(direction: str, config: str, size: int, location: str = "") -> tuple[str, Measured]:
+    command = [sys.executable, "-m", "tests.bench.transfer", direction, config, str(size), location]
+    told = json.loads(output(command))
+    return told["location"], Measured(told["seconds"], told["cpu_s"])
+
+
+def plain(*commands: Sequence[str], tells_seconds: bool = False) -> Callable[[], Measured]:
+    """A run of a tool: commands one after the other, timed from outside.
+
+    With `tells_seconds` the last prints how long it took, its start left out.
+    """
+
+    def run() -> Measured:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        begun = time.perf_counter()
+        told = [output(one) for one in commands]
+        seconds = float(told[-1]) if tells_seconds else time.perf_counter() - begun
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return Measured(seconds, cpu_s)
+
+    return run
+
+
+def output(command: Sequence[str]) -> str:
+    """What the command prints; DevError if it fails."""
+    done = subprocess.run(
+        command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise DevError(f"{command[0]} failed:\n{done.stdout[-1000:]}{done.stderr[-1000:]}")
+    return done.stdout
+
+
+def file_case(stack: ExitStack, folder: Path, source: Path, size: int) -> Case:
+    """A directory; `cp`, then `sync` of that file, since an upload is durable when it ends."""
+    there = folder / "there"
+    there.mkdir()
+    return Case(
+        name="filesystem",
+        tool="cp, sync FILE",
+        config=store("file", filesystem_store_datadir=folder / "images"),
+        up=plain(["cp", str(source), str(there / "x")], ["sync", str(there / "x")]),
+        down=plain(["cp", str(source), "/dev/null"]),
+    )
+
+
+def s3_case(stack: ExitStack, folder: Path, source: Path, size: int) -> Case:
+    """SeaweedFS; aiobotocore by itself."""
+    server = Seaweedfs(folder / "seaweedfs", port=ports.any_free())
+    server.start()
+    stack.callback(server.stop)
+    tool = [sys.executable, "-m", "tests.bench.plain_s3"]
+    about = [server.url, server.full.access, server.full.secret, "bench"]
+    output([*tool, "make", *about, "", "0"])
+    return Case(
+        name="S3 (SeaweedFS)",
+        tool="aiobotocore",
+        config=store(
+            "s3",
+            s3_store_host=server.url,
+            s3_store_access_key=server.full.access,
+            s3_store_secret_key=server.full.secret,
+            s3_store_bucket="bench",
+            s3_store_bucket_url_format="path",
+        ),
+        up=plain([*tool, "up", *about, "plain", str(size)], tells_seconds=True),
+        down=plain([*tool, "down", *about, "plain", str(size)], tells_seconds=True),
+    )
+
+
+def swift_case(stack: ExitStack, folder: Path, source: Path, size: int) -> Case:
+    """Swift with tempauth; python-swiftclient's command, which checks MD5 on the way down."""
+    server = Swift(folder / "swift", ports=Ports.any_free())
+    server.start()
+    stack.callback(server.stop)
+    account, users = next(iter(swift_setup.ACCOUNTS.items()))
+    name, (key, _) = next(iter(users.items()))
+    user = f"{account}:{name}"
+    tool = [
+        str(environments.ready("glance_store") / "swift"),
+        *("--auth", server.auth_url, "--user", user, "--key", key),
+    ]
+    segments = ["--segment-size", str(200 * MIB), "--use-slo", "--segment-container", "plain"]
+    return Case(
+        name="Swift",
+        tool="swift upload --use-slo",
+        config=store(
+            "swift",
+            swift_store_auth_version="1",
+            swift_store_auth_address=server.auth_url,
+            swift_store_user=user,
+            swift_store_key=key,
+            swift_store_container="bench",
+            swift_store_create_container_on_put="true",
+        ),
+        up=plain([*tool, "upload", *segments, "--object-name", "x", "plain", str(source)]),
+        down=plain([*tool, "download", "plain", "x", "--output", "/dev/null"]),
+    )
+
+
+def store(kind: str, **options: object) -> str:
+    """The INI text of a single store."""
+    lines = [f"{name} = {value}" for name, value in options.items()]
+    return "\n".join(["[glance_store]", f"stores = {kind}", f"default_store = {kind}", *lines])
