@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import (
@@ -411,6 +411,59 @@ class Jobs(BaseModel):
     )
 
 
+class Outbound(BaseModel):
+    """[outbound]: where requests may go whose URL a user had a hand in."""
+
+    model_config = GROUP
+
+    allowed_hosts: CommaList = option(
+        (),
+        "Hosts that may be asked wherever they are, as names in URLs, exactly; host:port allows"
+        " that port of the host as well.",
+        expected="host names or addresses, each with a port or without, separated by commas",
+    )
+    allowed_networks: CommaList = option(
+        (),
+        "Networks or addresses that may be asked although they are not public, or in"
+        " denied_networks.",
+        expected="networks or addresses separated by commas",
+    )
+    denied_networks: CommaList = option(
+        (),
+        "Networks or addresses that may not be asked, besides all that are not public: for public"
+        " addresses of the cloud's own.",
+        expected="networks or addresses separated by commas",
+    )
+    allowed_ports: CommaList = option(
+        ("80", "443"),
+        "Ports that may be asked. Empty: any.",
+        expected="port numbers separated by commas",
+    )
+    max_redirects: int = option(5, "Redirects that are followed, each vetted like the first.", ge=0)
+    cafile: str | None = option(
+        None,
+        "File with the authorities that certificates are checked against. Unset: the system's.",
+    )
+    connect_timeout: float = option(
+        10.0,
+        "Seconds for the look-up of a name, and again for a connection with its TLS handshake.",
+        gt=0,
+    )
+    answer_timeout: float = option(
+        60.0, "Seconds until an answer begins, redirects included.", gt=0
+    )
+    read_timeout: float = option(60.0, "Seconds to wait for more of an answer.", gt=0)
+    min_rate: int = option(
+        1024,
+        "Bytes a second that an answer must come with, over each read_timeout of waiting for it;"
+        " 0: any.",
+        ge=0,
+    )
+    transfer_timeout: float = option(
+        86400.0, "Seconds after which an answer is given up however fast it comes; 0: never.", ge=0
+    )
+
+
 class ServiceDefault(BaseModel, frozen=True, extra="forbid"):
     """[DEFAULT]: the API itself, as far as it is the same in both services."""
 
@@ -445,6 +498,7 @@ class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
     healthcheck: Healthcheck = Healthcheck()
     metrics: Metrics = Metrics()
     jobs: Jobs = Jobs()
+    outbound: Outbound = Outbound()
 
 
 # --- The reader -------------------------------------------------------------------------------
@@ -503,21 +557,37 @@ T_co = TypeVar("T_co", bound=BaseModel, covariant=True)
 Unused = Mapping[str, Mapping[str, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Sections whose options are checked and used by another part of the service (stores).
+
+    `sections` names them, given all sections so far. `repeated` are their options that may be
+    given several times, of which every value counts, in all files and in their order; `secret`
+    those that are never shown.
+    """
+
+    sections: Callable[[Mapping[str, Mapping[str, str]]], Collection[str]]
+    repeated: frozenset[str] = frozenset()
+    secret: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True)
 class Loaded(Generic[T_co]):
     """What was read.
 
     `sections` has every assignment as text, the last one of each option, for parts that read
     their own sections (stores); names of options are as written, of sections as the reader knows
-    them. `places` says where each of them stands, by section and option; `elsewhere` names the
-    sections of such parts. `remarks` are things that an operator should know and that stop
-    nothing.
+    them. Of options that are repeated there, every value is a line of the text. `places` says where
+    each of them stands, by section and option; `elsewhere` names the sections of such parts, and
+    `secret` their options that are not to be shown. `remarks` are things that an operator should
+    know and that stop nothing.
     """
 
     settings: T_co
     sections: Mapping[str, Mapping[str, str]] = dataclasses.field(repr=False)  # it holds passwords
     places: Mapping[tuple[str, str], str] = dataclasses.field(repr=False)
     elsewhere: tuple[str, ...]
+    secret: frozenset[str]
     unknown: tuple[UnknownOption, ...]
     unused: tuple[UnusedOption, ...]
     remarks: tuple[str, ...]
@@ -535,6 +605,37 @@ class Loaded(Generic[T_co]):
         candidates = [place / path for place in places] or [path.absolute()]
         return next((candidate for candidate in candidates if candidate.exists()), candidates[0])
 
+    def refusal(self, refused: Iterable[tuple[str, str, str]]) -> SettingsError:
+        """The error for values that the part which reads a section elsewhere cannot use.
+
+        Each is section, option, and what was expected.
+        """
+        problems = [
+            Problem(
+                file=self.places.get((section, name), "(not set)"),
+                section=section,
+                option=name,
+                value=None,
+                expected=expected,
+            )
+            for section, name, expected in refused
+        ]
+        return SettingsError("\n".join(map(str, problems)), problems)
+
+    def with_leftovers(self, leftovers: Iterable[tuple[str, str, str | None]]) -> "Loaded[T_co]":
+        """The same with what the part which reads a section elsewhere did not use.
+
+        Each is section, option, and why it has no effect, None if that part does not know it.
+        """
+        unknown, unused = [*self.unknown], [*self.unused]
+        for section, name, reason in leftovers:
+            file = self.places.get((section, name), "(not set)")
+            if reason is None:
+                unknown.append(UnknownOption(file, section, name))
+            else:
+                unused.append(UnusedOption(file, section, name, reason))
+        return dataclasses.replace(self, unknown=tuple(unknown), unused=tuple(unused))
+
 
 def load(
     model: type[T],
@@ -544,14 +645,13 @@ def load(
     environ: Mapping[str, str] | None = None,
     env_prefix: str,
     unused: Unused | None = None,
-    read_elsewhere: Callable[[Mapping[str, Mapping[str, str]]], Collection[str]] | None = None,
+    read_elsewhere: Elsewhere | None = None,
 ) -> Loaded[T]:
     """Read the files, then the `*.conf` of the folders in the order of their names, then `environ`.
 
     The later assignment wins. Environment variables are `<env_prefix>__SECTION__OPTION`, with
-    `DEFAULT` for that section and `_` for what a variable's name cannot have. `read_elsewhere`
-    names the sections, given all sections so far, that another part reads (those of stores);
-    their options are not checked here. `environ` is the process's if None.
+    `DEFAULT` for that section and `_` for what a variable's name cannot have. `environ` is the
+    process's if None.
 
     Raises SettingsError with everything that is wrong, not the first thing.
 
@@ -566,25 +666,28 @@ def load(
     def merge(known: Sequence[str]) -> ini.Sections:
         return _canonical(_with_environment(raw, variables, env_prefix, known), known)
 
-    sections, elsewhere = merge([*groups]), tuple[str, ...]()
+    sections, elsewhere, repeated = merge([*groups]), tuple[str, ...](), frozenset[str]()
     if read_elsewhere:
         # Merged again, because a variable may name a store whose options are in other variables.
-        elsewhere = tuple(read_elsewhere(_plain(sections)))
+        elsewhere = tuple(read_elsewhere.sections(_plain(sections)))
         sections = merge([*groups, *elsewhere])
+        repeated = read_elsewhere.repeated
+    repeatable = {(section, name) for section in elsewhere for name in repeated}
 
     document, sources, remarks = _document(model, groups, sections)
     settings = _validate(model, groups, document, sources)
     unknown, not_used = _leftovers(sections, sources, groups, elsewhere, unused or {})
-    remarks += _substitutions(sections) + _repetitions(sections)
+    remarks += _substitutions(sections) + _repetitions(sections, apart_from=repeatable)
     return Loaded(
         settings=settings,
-        sections=_plain(sections),
+        sections=_plain(sections, repeatable),
         places={
             (section, name): values[-1].source
             for section, options in sections.items()
             for name, values in options.items()
         },
         elsewhere=elsewhere,
+        secret=read_elsewhere.secret if read_elsewhere else frozenset(),
         unknown=unknown,
         unused=not_used,
         remarks=tuple(remarks),
@@ -601,7 +704,7 @@ def load_service(
     config_dirs: Sequence[Path] = (),
     environ: Mapping[str, str] | None = None,
     unused: Unused | None = None,
-    read_elsewhere: Callable[[Mapping[str, Mapping[str, str]]], Collection[str]] | None = None,
+    read_elsewhere: Elsewhere | None = None,
 ) -> Loaded[T]:
     """As `load`, for the service `name` ("images"), whose variables begin with `DIPTYCH_IMAGES`.
 
@@ -685,9 +788,16 @@ def _canonical(raw: ini.Sections, known: Sequence[str]) -> ini.Sections:
     return sections
 
 
-def _plain(sections: ini.Sections) -> dict[str, dict[str, str]]:
+def _plain(
+    sections: ini.Sections, repeatable: Collection[tuple[str, str]] = ()
+) -> dict[str, dict[str, str]]:
     return {
-        section: {name: values[-1].text for name, values in options.items()}
+        section: {
+            name: "\n".join(value.text for value in values)
+            if (section, name) in repeatable
+            else values[-1].text
+            for name, values in options.items()
+        }
         for section, options in sections.items()
     }
 
@@ -847,7 +957,7 @@ def _substitutions(sections: ini.Sections) -> list[str]:
     ]
 
 
-def _repetitions(sections: ini.Sections) -> list[str]:
+def _repetitions(sections: ini.Sections, *, apart_from: Collection[tuple[str, str]]) -> list[str]:
     def file(value: ini.Value) -> str:
         return value.source.rpartition(":")[0]
 
@@ -857,4 +967,5 @@ def _repetitions(sections: ini.Sections) -> list[str]:
         for section, options in sections.items()
         for name, values in options.items()
         if len(values) > 1 and file(values[-1]) and file(values[-1]) == file(values[-2])
+        if (section, name) not in apart_from
     ]

@@ -223,14 +223,28 @@ class Measures(Protocol):
 
 
 @runtime_checkable
+class Annotates(Protocol):
+    """Locations come with words for those who reach the objects without this service."""
+
+    def annotations(self, location: str) -> Mapping[str, object]:
+        """What is told beside the location of a new object, under Glance's names; asks nobody.
+
+        Raises BadLocation.
+        """
+        ...
+
+
+@runtime_checkable
 class Marks(Protocol):
     """The place of the objects may be this host's own without anybody noticing."""
 
-    async def mark(self) -> str:
-        """An id that is kept in the place itself and made when it is first asked for.
+    async def marks(self) -> frozenset[str]:
+        """Ids that are kept in the store's places themselves, one in each.
 
-        Hosts that read different marks have different places under one name. Raises WriteDenied,
-        Unreachable.
+        A mark is made when it is first asked for; a read-only store makes none and has those that
+        it finds. Hosts of which each has a mark that the other has not have different places under
+        one name. None at all: nothing is to be compared, because the operator said so or nothing
+        can be. Raises Full, WriteDenied, Unreachable.
         """
         ...
 
@@ -249,23 +263,38 @@ class Sweeps(Protocol):
 
 
 class Answer(Protocol):
-    """The answer to a request that was let out; `blocks` are the body's bytes as they come.
+    """The answer to a request that was let out."""
 
-    `headers` have lower-case names. `blocks` raises ConnectionError and TimeoutError.
-    """
+    @property
+    def status(self) -> int:
+        """The status, after redirects."""
+        ...
 
-    status: int
-    headers: Mapping[str, str]
-    blocks: AsyncIterator[bytes]
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, by their names in lower case."""
+        ...
+
+    @property
+    def blocks(self) -> AsyncIterator[bytes]:
+        """The body's bytes as they come; raises ConnectionError and TimeoutError."""
+        ...
 
 
 class Outbound(Protocol):
     """The service's one way to open a URL that a user had a hand in."""
 
     def open(
-        self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        cafile: str | None = None,
     ) -> AbstractAsyncContextManager[Answer]:
         """Send a request after vetting where it goes, redirects included.
+
+        `cafile` has the authorities that certificates are checked against, if not the usual ones.
 
         Raises on entry PermissionError where it must not go, ValueError for what is no such URL,
         ConnectionError and TimeoutError where no answer comes.
