@@ -51,31 +51,35 @@ async def resumed(
     """The `length` bytes of a download that may break off: `first`, then `again(offset)`.
 
     `again` opens what is left from byte `offset` on (the download's first byte being 0) and has
-    to make sure that it is the same object. Tries are counted from the last byte that came.
-    Raises Unreachable when the tries are used up, when the end comes too early again, or when
-    there is more than `length`; and whatever `again` raises besides.
+    to make sure that it is the same object; what it opened is closed before it is called again
+    and in the end, also when the generator is closed early. `first` is the caller's to close.
+    An end that comes too early is a break like any other, one after the last byte is none. Tries
+    are counted from the last byte that came. Raises the last Unreachable when they are used up,
+    Unreachable at once when more than `length` bytes come, and whatever `again` raises besides.
     """
     reached = 0
     blocks = first
     pauses = retries.pauses()
     async with AsyncExitStack() as stack:
         while True:
+            broken = Unreachable(f"The end came before all of {length} bytes.")
             try:
                 async for block in blocks:
-                    if reached + len(block) > length:
-                        raise Unreachable(f"More than the {length} bytes that were to come came.")
                     reached += len(block)
-                    pauses = retries.pauses()
-                    yield block
-                if reached == length:
-                    return
-                raise Unreachable(f"{length - reached} bytes of {length} did not come.")
-            except Unreachable:
-                if reached >= length:
-                    raise
-                pause_s = next(pauses, None)
-                if pause_s is None:
-                    raise
+                    if reached > length:
+                        break
+                    if block:
+                        pauses = retries.pauses()
+                        yield block
+            except Unreachable as error:
+                broken = error
+            if reached > length:
+                raise Unreachable(f"More than the {length} bytes came that were to come.")
+            if reached == length:
+                return
+            pause_s = next(pauses, None)
+            if pause_s is None:
+                raise broken
             await stack.aclose()
             await asyncio.sleep(pause_s)
             blocks = await _opened(stack, again, reached, pauses)
