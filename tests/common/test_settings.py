@@ -84,7 +84,9 @@ def load(*files: Path, dirs: tuple[Path, ...] = (), **environ: str) -> Loaded[Se
         environ=environ,
         env_prefix="TEST",
         unused=UNUSED,
-        read_elsewhere=backends,
+        read_elsewhere=common.Elsewhere(
+            backends, repeated=frozenset({"shelves"}), secret=frozenset({"quiet"})
+        ),
     )
 
 
@@ -295,6 +297,41 @@ def test_sections_of_other_parts_are_handed_on_unchecked(tmp_path: Path) -> None
     assert loaded.sections["slow-one"] == {"folder": "/b"}
 
 
+def test_every_value_of_a_repeated_option_counts(tmp_path: Path) -> None:
+    text = "[DEFAULT]\nbackends = fast\n[fast]\nshelves = /a:1\nshelves = /b\nfolder = x\n"
+    file = write(tmp_path, text + "[other]\nshelves = 1\nshelves = 2\n")
+    other = write(tmp_path, "[fast]\nfolder = y\nshelves = /c\n", "other.conf")
+    loaded = load(file, other, TEST__FAST__SHELVES="/d")
+    assert loaded.sections["fast"] == {"shelves": "/a:1\n/b\n/c\n/d", "folder": "y"}
+    assert [remark.partition(" is given")[0] for remark in loaded.remarks] == [
+        f"{file}:9: [other] shelves"
+    ]
+    shown = write(tmp_path, settings_report.show(loaded), "shown.conf")
+    assert load(shown).sections["fast"] == loaded.sections["fast"]
+
+
+def test_what_another_part_refuses_is_told_with_its_place(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, "[DEFAULT]\nbackends = fast\n[fast]\nfolder = hush\n"))
+    error = loaded.refusal([("fast", "folder", "a path"), ("fast", "weight", "a value")])
+    assert str(error) == (
+        f"{tmp_path}/test.conf:4: [fast] folder: expected a path\n"
+        "(not set): [fast] weight: expected a value"
+    )
+    assert [(one.section, one.option) for one in error.problems] == [
+        ("fast", "folder"),
+        ("fast", "weight"),
+    ]
+
+
+def test_what_another_part_leaves_is_listed_with_its_place(tmp_path: Path) -> None:
+    file = write(tmp_path, "[DEFAULT]\nbackends = fast\n[fast]\na = 1\nb = 1\n")
+    loaded = load(file).with_leftovers([("fast", "a", None), ("fast", "b", "it is gone")])
+    assert settings_report.check(loaded) == [
+        f"{file}:4: [fast] a is unknown and ignored",
+        f"{file}:5: [fast] b has no effect: it is gone",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -351,7 +388,8 @@ SECRETS = "[DEFAULT]\nbackends = s3\n[server]\nurl = https://me:hush@host/x\npas
 
 
 def test_secrets_are_printed_nowhere(tmp_path: Path) -> None:
-    file = write(tmp_path, SECRETS + "[s3]\ns3_store_secret_key = hush\ns3_store_bucket = b\n")
+    store = "[s3]\ns3_store_secret_key = hush\ns3_store_bucket = b\nquiet = hush\n"
+    file = write(tmp_path, SECRETS + store)
     loaded = load(file)
     assert loaded.settings.server.url == "https://me:hush@host/x"
     shown = settings_report.show(loaded)
@@ -364,7 +402,7 @@ def test_secrets_are_printed_nowhere(tmp_path: Path) -> None:
         assert "hush" not in text
     assert "url = https://me:***@host/x" in shown
     assert "password = ***" in shown
-    assert "s3_store_secret_key = ***\ns3_store_bucket = b" in shown
+    assert "s3_store_secret_key = ***\ns3_store_bucket = b\nquiet = ***" in shown
 
 
 def test_a_bad_secret_is_not_told(tmp_path: Path) -> None:

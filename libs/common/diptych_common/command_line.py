@@ -39,8 +39,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 S = TypeVar("S", bound=ServiceSettings)
 
 
-def _nothing(_: Loaded[Any]) -> list[str]:
-    return []
+def _as_it_is(loaded: Loaded[Any]) -> Loaded[Any]:
+    return loaded
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class Service(Generic[S]):
     `load` reads the settings (keywords `config_files`, `config_dirs`); `create_app` makes the
     application of one process and is pickled, so both are functions of a module. `migrations` is
     the package of the revisions, None for a service without tables. `refusals` are the exceptions
-    by which `create_app` says that the settings cannot be used. `check_elsewhere` has a line for
-    each option without effect in the sections that other parts read (stores).
+    by which `create_app` says that the settings cannot be used. `with_leftovers` adds the options
+    without effect in the sections that other parts read (stores).
     """
 
     name: str
@@ -61,7 +61,7 @@ class Service(Generic[S]):
     rules: Sequence[Rule]
     migrations: str | None
     refusals: tuple[type[Exception], ...] = ()
-    check_elsewhere: Callable[[Loaded[S]], list[str]] = _nothing
+    with_leftovers: Callable[[Loaded[S]], Loaded[S]] = _as_it_is
 
     def settings(self, files: list[Path] | None, folders: list[Path] | None) -> Loaded[S]:
         """Read the settings, or end with a message and exit code 2."""
@@ -79,10 +79,6 @@ class Service(Generic[S]):
         ) as error:  # fmt: skip
             typer.echo(f"{self.name}: {error}", err=True)
             raise typer.Exit(2) from error
-
-    def remarks(self, loaded: Loaded[S]) -> list[str]:
-        """A line for whatever in the files has no effect, and what else is worth saying."""
-        return [*settings_report.check(loaded), *self.check_elsewhere(loaded)]
 
     def configure_logs(self, loaded: Loaded[S]) -> None:
         """Send log lines where the settings say."""
@@ -109,7 +105,7 @@ def commands(service: Service[S]) -> typer.Typer:
             # Made once here, so that what is wrong is told once, in words, before any worker.
             service.create_app(loaded)
             service.configure_logs(loaded)
-            for line in service.remarks(loaded):
+            for line in settings_report.check(service.with_leftovers(loaded)):
                 logs.operator.warning("%s", line)
             server.serve(
                 partial(service.create_app, loaded),
@@ -192,19 +188,18 @@ def _config(service: Service[S]) -> typer.Typer:
         loaded = service.settings(config_file, config_dir)
         with service.explained():
             service.create_app(loaded)
-            elsewhere = service.check_elsewhere(loaded)
+            loaded = service.with_leftovers(loaded)
         if as_json:
             found = {
                 "unknown": [dataclasses.asdict(one) for one in loaded.unknown],
-                "elsewhere": elsewhere,
                 "unused": [dataclasses.asdict(one) for one in loaded.unused],
                 "remarks": list(loaded.remarks),
             }
             typer.echo(orjson.dumps(found))
         else:
-            for line in service.remarks(loaded):
+            for line in settings_report.check(loaded):
                 typer.echo(line)
-        raise typer.Exit(1 if loaded.unknown or elsewhere else 0)
+        raise typer.Exit(1 if loaded.unknown else 0)
 
     @app.command()
     def show(

@@ -13,8 +13,8 @@ from diptych_common.settings import Loaded, expected, notes_of
 
 _WIDTH: Final = 100
 
-# Options of sections that other parts read, as stores name theirs.
-_SECRET_OPTION: Final = re.compile(r"(?i)password|secret|token|key$")
+# Options of sections that other parts read, if somebody misspells the name of a secret one.
+_SECRET_OPTION: Final = re.compile(r"(?i)password|secret|token|key")
 
 
 def sample(model: type[BaseModel]) -> str:
@@ -47,7 +47,9 @@ def effective(loaded: Loaded[BaseModel]) -> dict[str, dict[str, object]]:
         },
         **{
             section: {
-                name: HIDDEN if text and _SECRET_OPTION.search(name) else redact(text)
+                name: HIDDEN
+                if text and (name in loaded.secret or _SECRET_OPTION.search(name))
+                else redact(text)
                 for name, text in loaded.sections[section].items()
             }
             for section in loaded.elsewhere
@@ -140,5 +142,7 @@ def _text(value: object) -> str:
             return ", ".join(str(item) for item in cast("tuple[object, ...]", value))
         case float():
             return f"{value:g}"
+        case str():
+            return value.replace("\n", "\n    ")  # the next lines of a value are indented
         case _:
             return str(value)

@@ -6,9 +6,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from diptych_store.options.common import CommonOptions, DriverOptions
 from diptych_store.options.filesystem import FilesystemOptions
@@ -61,6 +61,10 @@ class UnusedOption:
     reason: str | None
 
 
+def _is_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(map(_is_secret, get_args(annotation)))
+
+
 # By the type that `enabled_backends` and `stores` name.
 DRIVERS: Final[Mapping[str, type[DriverOptions]]] = {
     "file": FilesystemOptions,
@@ -70,6 +74,13 @@ DRIVERS: Final[Mapping[str, type[DriverOptions]]] = {
     "s3": S3Options,
     "swift": SwiftOptions,
 }
+# Options that hold a secret, of whatever type of store: never to be shown.
+SECRETS: Final = frozenset(
+    name
+    for model in DRIVERS.values()
+    for name, field in model.model_fields.items()
+    if _is_secret(field.annotation)
+)
 # `default_store` names a scheme of locations, not a type.
 _SCHEMES: Final = {
     "filesystem": "file",
@@ -85,6 +96,7 @@ _SCHEMES: Final = {
 _ELSEWHERE: Final = {"cinder": "cinder_", "vmware": "vmware_"}
 # Glance's defaults of `stores` and of the reserved stores' directories.
 _STORES: Final = ("file", "http")
+_DIRECTORIES: Final = frozenset({"filesystem_store_datadir", "filesystem_store_datadirs"})
 _RESERVED: Final = {name: f"/var/lib/glance/{name}" for name in (STAGING, TASKS)}
 
 
@@ -213,12 +225,10 @@ class _Reader:
 
     def store(self, name: str, kind: str, *, section: str | None = None) -> list[StoreConfig]:
         """The store, or none of it with the problems noted; its section has its name."""
-        options: dict[str, str] = {}
-        if name in _RESERVED and kind == "file":
-            options["filesystem_store_datadir"] = _RESERVED[name]
-        if section is None:
-            options |= _given(self.sections.get(BACKEND_DEFAULTS, {}))
+        options = {} if section else _given(self.sections.get(BACKEND_DEFAULTS, {}))
         options |= _given(self.sections.get(section or name, {}))
+        if name in _RESERVED and not options.keys() & _DIRECTORIES:
+            options["filesystem_store_datadir"] = _RESERVED[name]
         common = self.model(CommonOptions, section=section or name, options=options)
         driver = self.model(DRIVERS[kind], section=section or name, options=options)
         if common is None or driver is None:

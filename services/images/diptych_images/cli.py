@@ -3,21 +3,9 @@
 import asyncio
 
 from diptych_common.command_line import ConfigDirs, ConfigFiles, Service, commands
-from diptych_common.settings import Loaded
 
 from diptych_images import app as application
 from diptych_images import policies, settings
-from diptych_images.settings import ImagesSettings
-
-
-def _check_stores(loaded: Loaded[ImagesSettings]) -> list[str]:
-    unknown = settings.stores(loaded).unknown
-    return [
-        f"[{one.section}] {one.option} "
-        + ("is unknown and ignored" if one.reason is None else f"has no effect: {one.reason}")
-        for one in unknown
-    ]
-
 
 SERVICE = Service(
     name="diptych-images",
@@ -27,7 +15,7 @@ SERVICE = Service(
     rules=policies.RULES,
     migrations="diptych_images.migrations",
     refusals=(ValueError,),  # the store library's among them
-    check_elsewhere=_check_stores,
+    with_leftovers=settings.with_leftovers,
 )
 
 main = commands(SERVICE)

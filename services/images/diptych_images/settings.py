@@ -9,13 +9,18 @@ from diptych_common.settings import (
     GROUP,
     Bytes,
     CommaList,
+    Elsewhere,
     Loaded,
     Port,
-    Problem,
-    SettingsError,
     option,
 )
-from diptych_store.settings import StoresConfig, StoreSettingsError, store_sections
+from diptych_store.settings import (
+    REPEATED,
+    SECRETS,
+    StoresConfig,
+    StoreSettingsError,
+    store_sections,
+)
 from pydantic import BaseModel, BeforeValidator
 
 
@@ -296,7 +301,7 @@ def load(
         config_dirs=config_dirs,
         environ=environ,
         unused=UNUSED,
-        read_elsewhere=store_sections,
+        read_elsewhere=Elsewhere(store_sections, repeated=REPEATED, secret=SECRETS),
     )
 
 
@@ -305,14 +310,13 @@ def stores(loaded: Loaded[ImagesSettings]) -> StoresConfig:
     try:
         return StoresConfig.from_sections(loaded.sections)
     except StoreSettingsError as error:
-        problems = [
-            Problem(
-                file=loaded.places.get((one.section, one.option), "(not set)"),
-                section=one.section,
-                option=one.option,
-                value=None,
-                expected=one.expected,
-            )
-            for one in error.problems
-        ]
-        raise SettingsError("\n".join(map(str, problems)), problems) from error
+        raise loaded.refusal(
+            (one.section, one.option, one.expected) for one in error.problems
+        ) from error
+
+
+def with_leftovers(loaded: Loaded[ImagesSettings]) -> Loaded[ImagesSettings]:
+    """The settings with the options of stores that have no effect. Raises SettingsError."""
+    return loaded.with_leftovers(
+        (one.section, one.option, one.reason) for one in stores(loaded).unused
+    )
