@@ -15,6 +15,7 @@ from diptych_common import service
 from diptych_common.application import Application, assemble
 from diptych_common.database import Database
 from diptych_common.metrics import Metrics
+from diptych_common.outbound import Outbound
 from diptych_common.settings import Loaded
 from diptych_common.worker import Worker
 from diptych_store.errors import StoreError
@@ -63,6 +64,8 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
         on_in_use=metrics.database_connections.set,
     )
 
+    outbound = Outbound(settings.outbound)
+
     async def database_answers(_: Scope) -> None:
         await db.ping()
 
@@ -85,7 +88,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(db)
             await stack.enter_async_context(front.opened)
-            stores = await stack.enter_async_context(Stores.open(stores_config))
+            stores = await stack.enter_async_context(Stores.open(stores_config, outbound=outbound))
             # Blocks of full size for two uploads at a time, smaller ones for more: with what a
             # transfer costs besides (inspection holds up to 1 MiB, the allocator its share), twenty
             # slow uploads stay well below 64 MiB.
@@ -147,6 +150,6 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with (
         Database(settings.database, application_name="diptych-images-worker") as db,
-        Stores.open(settings_of_stores(loaded)) as stores,
+        Stores.open(settings_of_stores(loaded), outbound=Outbound(settings.outbound)) as stores,
     ):
         await make_worker(settings, db, stores).run(stop)
