@@ -23,7 +23,7 @@ class Directory(WritableRig):
         self.crash = (
             f"{__name__}:{open_there.__name__}",
             settings.model_dump_json(exclude_unset=True),
-            "diptych_store/drivers/filesystem.py",
+            "diptych_store/drivers/filesystem/",
         )
         self._settings = settings
 
@@ -35,8 +35,13 @@ class Directory(WritableRig):
 
     async def everything(self) -> list[str]:
         def files() -> list[str]:
-            directory = Path(self._settings.filesystem_store_datadir)
-            return [str(path) for path in directory.rglob("*") if not path.is_dir()]
+            return [
+                str(path)
+                for directory in self._settings.directories()
+                for path in Path(directory).rglob("*")
+                # The mark is the directory's own.
+                if not path.is_dir() and path.name != ".mark"
+            ]
 
         return await asyncio.to_thread(files)
 
@@ -44,11 +49,12 @@ class Directory(WritableRig):
 class TestFilesystemConformance(StoreConformance):
     settings: ClassVar[dict[str, object]] = {}
 
+    def directories(self, tmp_path: Path) -> dict[str, object]:
+        return {"filesystem_store_datadir": str(tmp_path / "images")}
+
     @pytest.fixture
     async def rig(self, tmp_path: Path) -> AsyncIterator[WritableRig]:
-        settings = FilesystemOptions.model_validate(
-            {"filesystem_store_datadir": str(tmp_path / "images"), **self.settings}
-        )
+        settings = FilesystemOptions.model_validate({**self.directories(tmp_path), **self.settings})
         calls = Calls()
         store = await FilesystemStore.open_directory("here", settings, on_call=calls)
         yield Directory(store, calls, settings)
@@ -65,3 +71,11 @@ class TestThinFilesystemConformance(TestFilesystemConformance):
         "filesystem_store_timeout": 60,
         "filesystem_store_file_perm": "640",
     }
+
+
+class TestSeveralFilesystemConformance(TestFilesystemConformance):
+    """Several directories that are asked in turn."""
+
+    def directories(self, tmp_path: Path) -> dict[str, object]:
+        lines = [f"{tmp_path}/few", f"{tmp_path}/many:10", f"{tmp_path}/more:10"]
+        return {"filesystem_store_datadirs": "\n".join(lines)}
