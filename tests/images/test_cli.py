@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
+from dev import ports
 
 from tests.images.daemon import COMMAND, Daemon
 from tests.images.service import ALICE, OCTETS, configuration
@@ -113,11 +114,19 @@ def test_a_worker_of_its_own_does_the_jobs(empty_database: str, tmp_path: Path) 
             assert http.put(image["file"], content=b"x", headers=OCTETS).status_code == 204
             assert http.delete(image["self"]).status_code == 204
         assert (stored / image["id"]).exists()
-        worker = subprocess.Popen([COMMAND, "worker"], env={**os.environ, **environ})
+        port = ports.any_free()
+        with_metrics = {"DIPTYCH_IMAGES__METRICS__WORKER_BIND_PORT": str(port)}
+        worker = subprocess.Popen(
+            [COMMAND, "worker"], env={**os.environ, **environ, **with_metrics}
+        )
         deadline = time.monotonic() + 20
         while (stored / image["id"]).exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not (stored / image["id"]).exists()
+        deleted = 'diptych_store_call_seconds_count{operation="delete",outcome="ok",store="fast"}'
+        while deleted not in (told := httpx.get(f"http://127.0.0.1:{port}/metrics").text):
+            assert time.monotonic() < deadline, told
+            time.sleep(0.05)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(20) == 0
     finally:

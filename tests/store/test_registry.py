@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -137,3 +139,44 @@ async def test_a_store_in_memory_is_opened_too():
     async with Stores.open(config) as stores:
         location = await put(stores.default, b"x")
         assert stores.by_location(location).name == "ram"
+
+
+WITHOUT = """
+import sys
+for name in {missing!r}:
+    sys.modules[name] = None
+from diptych_store.registry import need_clients
+from diptych_store.settings import StoreConfig, StoresConfig, DRIVERS
+stores = [
+    StoreConfig(name=f"my-{{kind}}", type=kind, options=DRIVERS[kind].model_construct())
+    for kind in ("file", "http", "memory", "s3", "swift", "rbd")
+]
+try:
+    need_clients(StoresConfig(stores=tuple(stores), default="my-file", is_multiple={several}))
+except ValueError as error:
+    print(error)
+"""
+
+
+def missing_clients(missing: list[str], *, several: bool) -> list[str]:
+    """What is told where these cannot be imported."""
+    code = WITHOUT.format(missing=missing, several=several)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip().split("; ")
+
+
+def test_a_client_that_is_not_installed_is_named():
+    told = missing_clients(["aiobotocore", "httpx", "rados"], several=True)
+    assert [one.partition(":")[0] for one in told] == ["[DEFAULT] enabled_backends"] * 3
+    for line, store, needed in zip(
+        told,
+        ("my-s3 of type s3", "my-swift of type swift", "my-rbd of type rbd"),
+        ("diptych-store[s3]", "diptych-store[swift]", "python3-rados and python3-rbd"),
+        strict=True,
+    ):
+        assert store in line
+        assert needed in line
+    told = missing_clients(["aiobotocore", "rados"], several=False)
+    assert [one.partition(":")[0] for one in told] == ["[glance_store] stores"] * 2

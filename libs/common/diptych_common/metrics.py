@@ -30,7 +30,8 @@ class Metrics:
 
     `requests` is observed once per request with its method, route template (`unmatched` without
     one, so that a scanner makes no new series) and class of status (`2xx`; `broken` when the
-    answer was not sent whole). `store_bytes` are bytes that a store took in or gave out;
+    answer was not sent whole). `store_bytes` are bytes that a store took in or gave out,
+    `store_calls` the calls to its backend, observed by `store_called`;
     `transfers` the blobs on their way now. `token_lookups` has the outcomes of
     `keystone.Keystone.on_lookup`. `database_connections` are those checked out of the pool.
     """
@@ -69,6 +70,14 @@ class Metrics:
             ["store", "direction"],
             registry=self.registry,
         )
+        self.store_calls = Histogram(
+            "diptych_store_call_seconds",
+            "Time of a call to a store's backend, by what it was for and how it ended: ok, or the"
+            " kind of error.",
+            ["store", "operation", "outcome"],
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
         self.token_lookups = Counter(
             "diptych_token_lookups",
             "Tokens looked up, by outcome: hit, miss, negative, error.",
@@ -91,6 +100,31 @@ class Metrics:
             yield
         finally:
             gauge.dec()
+
+    def store_called(
+        self, store: str, operation: str, seconds: float, error: Exception | None, /
+    ) -> None:
+        """Observe a call to a store's backend; from any thread."""
+        outcome = "ok" if error is None else type(error).__name__
+        self.store_calls.labels(store, operation, outcome).observe(seconds)
+
+    @contextmanager
+    def listening(self, host: str, port: int | None) -> Generator[None]:
+        """Answer Prometheus for this process alone while the context is open; port None: don't.
+
+        For a process that `server.serve` did not start. Raises OSError when the address cannot be
+        had.
+        """
+        if port is None:
+            yield
+            return
+        server, thread = start_http_server(port, host, self.registry)
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
     def render(self) -> bytes:
         """This process's values in Prometheus' text form."""

@@ -384,6 +384,11 @@ class Metrics(BaseModel):
     enabled: bool = option(True, "Collect and serve metrics.")
     bind_host: str = option("127.0.0.1", "Address of the listener.")
     bind_port: Port = option(9293, "Port of the listener; 0 lets the system choose one.")
+    worker_bind_port: Port | None = option(
+        None,
+        "Port of the listener of a `worker` process. Unset: none, because several may run on one"
+        " host.",
+    )
     directory: str | None = option(
         None, "Folder for the counters of the worker processes. Unset: a temporary one."
     )

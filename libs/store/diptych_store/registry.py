@@ -1,12 +1,12 @@
 """The stores of a process by name; the only module that knows the drivers."""
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from diptych_store.calls import OnCall
+from diptych_store.calls import OnCall, tell_nobody
 from diptych_store.errors import BadLocation, StoreError
 from diptych_store.locations import for_display
 from diptych_store.options.filesystem import FilesystemOptions
@@ -16,7 +16,14 @@ from diptych_store.options.rbd import RbdOptions
 from diptych_store.options.s3 import S3Options
 from diptych_store.options.swift import SwiftOptions
 from diptych_store.protocol import Outbound, Store
-from diptych_store.settings import StoreConfig, StoresConfig
+from diptych_store.settings import Problem, StoreConfig, StoresConfig, StoreSettingsError
+
+# What a deployment installs for stores of a type, if it has any.
+_CLIENTS: Final = {
+    "rbd": "python3-rados and python3-rbd of the Ceph cluster's release (Debian's packages)",
+    "s3": "aiobotocore (diptych-store[s3])",
+    "swift": "httpx (diptych-store[swift])",
+}
 
 L = TypeVar("L", bound=Mapping[str, object])
 
@@ -59,14 +66,18 @@ class Stores:
     ) -> "AsyncGenerator[Stores, None]":
         """Open every store; all are closed in the end. A store that cannot be opened raises.
 
-        `on_call` is told of the calls to backends: the store's name, then as `OnCall`. `outbound`
-        is for the stores behind URLs of users.
+        The reserved ones stay closed. `on_call` is told of the calls to backends: the store's
+        name, then as `OnCall`. `outbound` is for the stores behind URLs of users. Raises
+        StoreSettingsError as `need_clients`.
         """
+        need_clients(config)
         stores: dict[str, Store] = {}
         info: dict[str, StoreInfo] = {}
         async with AsyncExitStack() as stack:
             for one in config.stores:
-                stores[one.name] = await _open(one, partial(on_call, one.name), outbound)
+                stores[one.name] = await open_store(
+                    one, on_call=partial(on_call, one.name), outbound=outbound
+                )
                 stack.push_async_callback(stores[one.name].aclose)
                 info[one.name] = StoreInfo(
                     name=one.name,
@@ -123,37 +134,66 @@ class Stores:
         return sorted(locations, key=heaviest_first)
 
 
-async def _open(config: StoreConfig, on_call: OnCall, outbound: Outbound | None) -> Store:
+def need_clients(config: StoresConfig) -> None:
+    """Raise StoreSettingsError if a store's type needs a client that is not installed."""
+    section, option = config.where_types_are
+    problems: list[Problem] = []
+    for one in config.stores:
+        try:
+            _opener(one)
+        except ImportError:
+            needed = _CLIENTS.get(one.type, "its driver")
+            expected = f"{needed} to be installed for store {one.name} of type {one.type}"
+            problems.append(Problem(section, option, expected))
+    if problems:
+        raise StoreSettingsError(tuple(problems))
+
+
+async def open_store(
+    config: StoreConfig, *, on_call: OnCall = tell_nobody, outbound: Outbound | None = None
+) -> Store:
+    """Open one store, to be closed by the caller. Raises StoreError, and ImportError.
+
+    Nothing is asked of a server elsewhere: a backend that is down must not keep the service from
+    serving the others.
+    """
+    store = _opener(config)(on_call, outbound)
+    return await store if isinstance(store, Awaitable) else store
+
+
+def _opener(
+    config: StoreConfig,
+) -> Callable[[OnCall, Outbound | None], Store | Awaitable[Store]]:
     # Drivers are imported late: each may need a client that a deployment has not installed.
-    # Opening asks nothing of a server elsewhere: a backend that is down must not keep the service
-    # from serving the others.
     name, read_only = config.name, config.read_only
     match config.options:
-        case FilesystemOptions() as options:
+        case FilesystemOptions() as files:
             from diptych_store.drivers.filesystem import FilesystemStore
 
-            return await FilesystemStore.open_directory(
-                name, options, read_only=read_only, on_call=on_call
+            return lambda on_call, _: FilesystemStore.open_directory(
+                name, files, read_only=read_only, on_call=on_call
             )
-        case S3Options() as options:
+        case S3Options() as s3:
             from diptych_store.drivers.s3 import S3Store
 
-            return S3Store(name, options, read_only=read_only, on_call=on_call)
-        case SwiftOptions() as options:
+            return lambda on_call, _: S3Store(name, s3, read_only=read_only, on_call=on_call)
+        case SwiftOptions() as swift:
             from diptych_store.drivers.swift import SwiftStore
 
-            return SwiftStore(name, options, read_only=read_only, on_call=on_call)
-        case RbdOptions() as options:
+            return lambda on_call, _: SwiftStore(name, swift, read_only=read_only, on_call=on_call)
+        case RbdOptions() as rbd:
             from diptych_store.drivers.rbd import RbdStore
 
-            return RbdStore(name, options, read_only=read_only, on_call=on_call)
-        case HttpOptions() as options:
+            return lambda on_call, _: RbdStore(name, rbd, read_only=read_only, on_call=on_call)
+        case HttpOptions() as http:
             from diptych_store.drivers.http import HttpStore
 
-            return HttpStore(name, options, outbound=outbound, on_call=on_call)
+            return lambda on_call, outbound: HttpStore(
+                name, http, outbound=outbound, on_call=on_call
+            )
         case MemoryOptions():
             from diptych_store.drivers.memory import MemoryStore
 
-            return MemoryStore(name, read_only=read_only)
+            return lambda _, __: MemoryStore(name, read_only=read_only)
         case _:
             raise TypeError(f"no driver has the options of store {name}")

@@ -7,7 +7,7 @@ Where a route is: `/v2/<family>…` in `api/<family>.py`, `/v2/images/{id}/<sub>
 import asyncio
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from diptych_common.worker import Worker
 from diptych_store.errors import StoreError
 from diptych_store.ingest import BlockPool
 from diptych_store.protocol import Measures
-from diptych_store.registry import Stores
+from diptych_store.registry import Stores, need_clients
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Scope
@@ -56,6 +56,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     """
     settings = loaded.settings
     stores_config = settings_of_stores(loaded)
+    need_clients(stores_config)
     policy = service.load_policy(policies.RULES, loaded)
     metrics = Metrics()
     db = Database(
@@ -88,7 +89,9 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(db)
             await stack.enter_async_context(front.opened)
-            stores = await stack.enter_async_context(Stores.open(stores_config, outbound=outbound))
+            stores = await stack.enter_async_context(
+                Stores.open(stores_config, on_call=metrics.store_called, outbound=outbound)
+            )
             # Blocks of full size for two uploads at a time, smaller ones for more: with what a
             # transfer costs besides (inspection holds up to 1 MiB, the allocator its share), twenty
             # slow uploads stay well below 64 MiB.
@@ -145,11 +148,21 @@ async def _running(worker: Worker) -> AsyncGenerator[None]:
 async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
     """Run background jobs alone, until SIGTERM or SIGINT."""
     settings = loaded.settings
+    metrics = Metrics()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with (
-        Database(settings.database, application_name="diptych-images-worker") as db,
-        Stores.open(settings_of_stores(loaded), outbound=Outbound(settings.outbound)) as stores,
-    ):
-        await make_worker(settings, db, stores).run(stop)
+    db = Database(
+        settings.database,
+        application_name="diptych-images-worker",
+        on_in_use=metrics.database_connections.set,
+    )
+    opened = Stores.open(
+        settings_of_stores(loaded),
+        on_call=metrics.store_called,
+        outbound=Outbound(settings.outbound),
+    )
+    listening = metrics.listening(settings.metrics.bind_host, settings.metrics.worker_bind_port)
+    with listening if settings.metrics.enabled else nullcontext():
+        async with db, opened as stores:
+            await make_worker(settings, db, stores).run(stop)
