@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -319,3 +320,19 @@ def test_the_table_of_store_errors_is_complete() -> None:
     from diptych_store.errors import StoreError
 
     assert set(STORE_ANSWERS) == set(StoreError.__subclasses__())
+
+
+async def test_what_a_store_says_of_its_mount_is_beside_the_location(
+    custom_api, tmp_path: Path
+) -> None:
+    mount = {"id": "nfs-1", "mountpoint": str(tmp_path / "fast"), "type": "nfs"}
+    (tmp_path / "metadata.json").write_text(json.dumps(mount))
+    api = await custom_api(
+        FAST__FILESYSTEM_STORE_METADATA_FILE=str(tmp_path / "metadata.json"),
+        DEFAULT__SHOW_MULTIPLE_LOCATIONS="true",
+    )
+    body = {"disk_format": "raw", "container_format": "bare"}
+    image = (await api.post("/v2/images", json=body, headers=ALICE)).json()
+    assert (await api.put(image["file"], content=b"x", headers=UPLOAD)).status_code == 204
+    (location,) = (await api.get(image["self"], headers=ALICE)).json()["locations"]
+    assert location["metadata"] == {**mount, "store": "fast"}

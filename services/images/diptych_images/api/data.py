@@ -28,7 +28,7 @@ from diptych_store.errors import (
 )
 from diptych_store.errors import NotFound as NoObject
 from diptych_store.ingest import ingest
-from diptych_store.protocol import Attempt, ByteRange, Reading, Store
+from diptych_store.protocol import Annotates, Attempt, ByteRange, Reading, Store
 from fastapi import APIRouter, Request, Response
 
 from diptych_images import readers
@@ -127,7 +127,7 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
                 row["id"],
                 attempt=attempt.token,
                 url=location,
-                metadata={"store": store.name} if res.stores.is_multiple else {},
+                metadata=_told_beside(location, store, res),
                 size=stored.size,
                 virtual_size=virtual_size,
                 checksum=stored.digests["md5"],
@@ -234,6 +234,16 @@ def _damaged(row: ImageRow, store: str) -> StoreError:
 def _user_token(request: Request) -> str | None:
     """The caller's token as it came, for stores that act for users; never to be kept or logged."""
     return request.headers.get("x-auth-token") or request.headers.get("x-storage-token")
+
+
+def _told_beside(location: str, store: Store, res: Resources) -> dict[str, object]:
+    """What a location's document says of it besides, as far as Glance's clients expect it."""
+    told: dict[str, object] = {}
+    if isinstance(store, Annotates):
+        told.update(store.annotations(location))
+    if res.stores.is_multiple:
+        told["store"] = store.name
+    return told
 
 
 def _require_octet_stream(request: Request) -> None:
