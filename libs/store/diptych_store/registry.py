@@ -34,7 +34,10 @@ def _tell_nobody(store: str, operation: str, seconds: float, error: StoreError |
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """What may be told of a store; `properties` only to those who may see details."""
+    """What may be told of a store; `properties` only to those who may see details.
+
+    `never_writes` if its driver can but read, so that what it has is not the service's to remove.
+    """
 
     name: str
     type: str
@@ -43,6 +46,7 @@ class StoreInfo:
     read_only: bool
     is_default: bool
     properties: Mapping[str, object]
+    never_writes: bool = False
 
 
 class Stores:
@@ -87,6 +91,7 @@ class Stores:
                     read_only=one.read_only,
                     is_default=one.name == config.default,
                     properties=one.options.properties(),
+                    never_writes=one.options.NEVER_WRITES,
                 )
             yield cls(stores, info, is_multiple=config.is_multiple)
 

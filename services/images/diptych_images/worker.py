@@ -67,8 +67,10 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
             try:
                 # By the URL where the store was renamed meanwhile.
                 store = stores.by_location(location["url"], {"store": location["store"]})
-                with suppress(NotFound):  # an earlier run of this job may have got this far
-                    await store.delete(location["url"])
+                # What is somewhere on the web was never put there by this service.
+                if not stores.info[store.name].never_writes:
+                    with suppress(NotFound):  # an earlier run of this job may have got this far
+                        await store.delete(location["url"])
             except StoreError as failure:
                 failures.append(failure)  # the other stores' bytes go all the same
             else:
