@@ -23,7 +23,9 @@ def images_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def _application(
     _images_schema: tuple[str, list[str]], images_folder: Path
 ) -> AsyncGenerator[ASGIApp]:
-    async with opened(configuration(_images_schema[0], images_folder)) as app:
+    # A test may open another service with other directories beside this one.
+    alone = {"BACKEND_DEFAULTS__FILESYSTEM_STORE_SHARED": "false"}
+    async with opened(configuration(_images_schema[0], images_folder, **alone)) as app:
         yield app
 
 

@@ -26,7 +26,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Scope
 
-from diptych_images import policies
+from diptych_images import marks, policies
 from diptych_images.api import actions, data, images, info, members, patch, schemas, tags
 from diptych_images.api.errors import from_store, render
 from diptych_images.api.resources import Resources
@@ -92,6 +92,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             stores = await stack.enter_async_context(
                 Stores.open(stores_config, on_call=metrics.store_called, outbound=outbound)
             )
+            await stack.enter_async_context(marks.compared(db, stores))
             # Blocks of full size for two uploads at a time, smaller ones for more: with what a
             # transfer costs besides (inspection holds up to 1 MiB, the allocator its share), twenty
             # slow uploads stay well below 64 MiB.
@@ -164,5 +165,5 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
     )
     listening = metrics.listening(settings.metrics.bind_host, settings.metrics.worker_bind_port)
     with listening if settings.metrics.enabled else nullcontext():
-        async with db, opened as stores:
+        async with db, opened as stores, marks.compared(db, stores):
             await make_worker(settings, db, stores).run(stop)

@@ -181,3 +181,13 @@ image_locations = Table(
         postgresql_where=text("lease_until IS NOT NULL"),
     ),
 )
+
+# Which place each store is: its marks (diptych_store.protocol.Marks) in order, and who noted them.
+store_marks = Table(
+    "store_marks",
+    metadata,
+    Column("store", Text, primary_key=True),
+    Column("marks", ARRAY(Text), nullable=False),
+    Column("node", Text, nullable=False),
+    Column("noted_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
