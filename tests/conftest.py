@@ -156,22 +156,38 @@ def keystonemiddleware_env() -> Path:
 
 
 @pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority (`ca.pem`) and certificates of servers, key included."""
+    folder = tmp_path_factory.mktemp("certificates")
+    subprocess.run(
+        [
+            # Keystone depends on the library that makes certificates; the product does not.
+            str(environments.ready("keystone") / "python"),
+            str(Path(__file__).parent / "common" / "make_certificates.py"),
+            str(folder),
+        ],
+        check=True,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def debian() -> Callable[[str, str], str]:
-    """`debian(package, program)`: the program's path, installed with apt if we are root."""
+    """`debian(packages, program)`: the program's path, installed with apt if we are root."""
     return _debian
 
 
-def _debian(package: str, program: str) -> str:
+def _debian(packages: str, program: str) -> str:
     with environments.exclusive(servers.folder() / "apt.lock"):
         found = shutil.which(program, path=_SYSTEM_PATH)
         if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
             # A machine that is new has no package lists yet.
-            if not _apt_get("install", "--no-install-recommends", package):
+            if not _apt_get("install", "--no-install-recommends", *packages.split()):
                 _apt_get("update")
-                _apt_get("install", "--no-install-recommends", package)
+                _apt_get("install", "--no-install-recommends", *packages.split())
             found = shutil.which(program, path=_SYSTEM_PATH)
     if found is None:
-        missing(f"needs {program}, from Debian's package {package}")
+        missing(f"needs {program}, from Debian's {packages}")
     return str(found)
 
 

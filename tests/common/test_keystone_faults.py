@@ -4,7 +4,6 @@ import asyncio
 import json
 import socket
 import ssl
-import subprocess
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dev import environments
 from diptych_common.errors import ServiceUnavailable, Unauthorized
 from diptych_common.keystone import REFUSED_S, Keystone, Lookup
 from diptych_common.settings import KeystoneAuthtoken
@@ -591,22 +589,6 @@ async def test_a_missing_setting_is_named(changes: dict[str, object], missing: s
     with pytest.raises(ValueError, match=missing):
         async with asking("http://127.0.0.1:1", **changes):
             pass
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority (`ca.pem`) and certificates of servers, key included."""
-    folder = tmp_path_factory.mktemp("certificates")
-    subprocess.run(
-        [
-            # Keystone depends on the library that makes certificates; the product does not.
-            str(environments.ready("keystone") / "python"),
-            str(Path(__file__).with_name("make_certificates.py")),
-            str(folder),
-        ],
-        check=True,
-    )
-    return folder
 
 
 @pytest.mark.parametrize(

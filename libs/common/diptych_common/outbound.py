@@ -397,10 +397,14 @@ class Outbound:
     ) -> None:
         self._settings = settings
         self._rules = Rules.read(settings)
-        try:
-            self._tls: dict[str | None, ssl.SSLContext] = {None: _authorities(settings.cafile)}
-        except OSError as error:
-            raise ValueError(f"[outbound] cafile: {error.strerror or 'not a CA file'}") from error
+        self._tls: dict[str | None, ssl.SSLContext] = {}
+        if settings.cafile is not None:
+            try:
+                self._tls[None] = _trusting(settings.cafile)
+            except OSError as error:
+                raise ValueError(
+                    f"[outbound] cafile: {error.strerror or 'not a CA file'}"
+                ) from error
         # Threads of its own: look-ups in a dead name server must hold up nobody else's.
         self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup")
         self._resolve = resolve or self._look_up
@@ -446,10 +450,10 @@ class Outbound:
             try:
                 async with asyncio.timeout(self._settings.answer_timeout):
                     self._check(target, filter)
-                    tls = await self._authorities(cafile)
                     carried = {name.lower(): value for name, value in (headers or {}).items()}
                     for _ in range(self._settings.max_redirects + 1):
                         addresses = await self._addresses(target)
+                        tls = await self._trust(cafile) if target.scheme == "https" else None
                         connection = await self._connected(target, addresses, tls)
                         exchange = _Exchange(connection, target, self._settings, deadline)
                         stack.push_async_callback(exchange.aclose)
@@ -475,10 +479,11 @@ class Outbound:
             await stack.enter_async_context(aclosing(answer.blocks))
             yield answer
 
-    async def _authorities(self, cafile: str | None) -> ssl.SSLContext:
+    async def _trust(self, cafile: str | None) -> ssl.SSLContext:
         if cafile not in self._tls:
             try:
-                self._tls[cafile] = await asyncio.to_thread(_authorities, cafile)
+                # In a thread: the system's authorities take 30 ms to be read.
+                self._tls[cafile] = await asyncio.to_thread(_trusting, cafile)
             except OSError as error:
                 raise ConnectionError(f"The CA file {cafile} cannot be used.") from error
         return self._tls[cafile]
@@ -506,18 +511,13 @@ class Outbound:
         return [str(address[0]) for *_, address in found]
 
     async def _connected(
-        self, target: Target, addresses: Sequence[Address], tls: ssl.SSLContext
+        self, target: Target, addresses: Sequence[Address], tls: ssl.SSLContext | None
     ) -> Connection:
         failure: OSError = ConnectionError()
         for address in addresses[:MOST_ADDRESSES]:
             try:
                 async with asyncio.timeout(self._settings.connect_timeout):
-                    return await self._connect(
-                        str(address),
-                        target.port,
-                        tls if target.scheme == "https" else None,
-                        target.host,
-                    )
+                    return await self._connect(str(address), target.port, tls, target.host)
             except TimeoutError:
                 failure = TimeoutError(f"{target.authority} did not take a connection in time.")
             except ssl.CertificateError as error:
@@ -534,7 +534,7 @@ async def _connect(address: str, port: int, tls: ssl.SSLContext | None, name: st
     )
 
 
-def _authorities(cafile: str | None) -> ssl.SSLContext:
+def _trusting(cafile: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=cafile)
     context.set_alpn_protocols(["http/1.1"])
     return context
