@@ -19,6 +19,7 @@ from typing import Protocol
 
 from dev import environments, places, ports, postgres
 from dev import swift as dev_swift
+from dev.ceph import Ceph
 from dev.keystone import Keystone
 from dev.seaweedfs import Seaweedfs
 
@@ -55,7 +56,9 @@ def stop() -> None:
     """Stop what this run has started and remove its folder; by the process that made it."""
     place = Path(os.environ.pop(_VARIABLE))
     for found in place.glob("*.json"):
-        _end(json.loads(found.read_text())["guard"])
+        started = json.loads(found.read_text())
+        for guard_pid in started.get("guards", [started.get("guard")]):
+            _end(guard_pid)
     for server in _started:
         server.process.wait()
     shutil.rmtree(place, ignore_errors=True)
@@ -151,6 +154,41 @@ def swift() -> dev_swift.Swift:
     found = _once("swift", start)["ports"]
     assert isinstance(found, dict)
     return private_swift("swift", listening=dev_swift.Ports(**found), keystone_url=asked.url)
+
+
+def ceph() -> Ceph:
+    """The run's Ceph, started if it isn't yet; never stop this one. Make pools of your own."""
+    root = folder() / "ceph"
+
+    def start() -> dict[str, object]:
+        port = Ceph.free_port()
+        server = Ceph(root, port=port)
+        server.start(owner=_owner())
+        return {**_several(server), "port": port}
+
+    return Ceph(root, port=int(str(_once("ceph", start)["port"])))
+
+
+def ceph_gateway() -> Ceph:
+    """The same, with the gateway that speaks S3."""
+    server = ceph()
+
+    def start() -> dict[str, object]:
+        server.start_gateway(owner=_owner())
+        return _several(server)
+
+    _once("ceph-gateway", start)
+    return server
+
+
+def private_ceph(name: str) -> Ceph:
+    """A Ceph of one's own, not started yet, to be stopped as one likes."""
+    return Ceph(folder() / name, port=Ceph.free_port())
+
+
+def _several(server: Ceph) -> dict[str, object]:
+    _started.extend(server.daemons)
+    return {"guards": [daemon.process.pid for daemon in reversed(server.daemons)]}
 
 
 def private_swift(

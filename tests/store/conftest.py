@@ -1,6 +1,15 @@
-"""The conformance suite as a table: driver by case, with `--conformance-table`."""
+"""A real Ceph, and the conformance suite as a table: driver by case, `--conformance-table`."""
+
+import sys
+from collections.abc import Callable
 
 import pytest
+from dev import ceph as dev_ceph
+from dev.ceph import Ceph
+from dev.places import DevError
+
+from tests import servers
+from tests.conftest import missing
 
 for module in ("conformance", "faults", "fault_suite"):
     pytest.register_assert_rewrite(f"tests.store.{module}")
@@ -41,3 +50,35 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         marks = "".join(f"{cases[case].get(driver, ' '):3}" for driver in sorted(drivers))
         terminalreporter.line(f"{marks}{case}")
     terminalreporter.line("✓ passed   ✗ failed   - the driver cannot (see docs/drivers)")
+
+
+@pytest.fixture(scope="session")
+def ceph_installed(debian: Callable[[str, str], str]) -> None:
+    """Ceph's programs can be run, and its bindings imported."""
+    if dev_ceph.missing():
+        for program in dev_ceph.PROGRAMS:
+            debian(" ".join(dev_ceph.PACKAGES), program)
+    try:
+        sys.path.append(str(dev_ceph.bindings(servers.folder())))
+    except DevError as error:
+        missing(str(error))
+
+
+@pytest.fixture(scope="session")
+def ceph(ceph_installed: None) -> Ceph:
+    """The run's Ceph; the pool `vms` is for clones, others to be made for images."""
+    return servers.ceph()
+
+
+@pytest.fixture(scope="session")
+def ceph_pool(ceph: Ceph, worker_id: str) -> str:
+    """A pool of this worker's own, to be left empty."""
+    name = f"images-{worker_id}"
+    ceph.make_pool(name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def ceph_gateway(ceph: Ceph) -> Ceph:
+    """The same Ceph with its gateway for S3."""
+    return servers.ceph_gateway()
