@@ -16,8 +16,6 @@ CLIENTS = {
     "httpcore",
     "httpx",
     "keystoneauth1",
-    "rados",
-    "rbd",
     "requests",
     "smtplib",
     "telnetlib",
@@ -39,7 +37,6 @@ ALLOWED = {
     "libs/common/diptych_common/outbound.py": "vets where each connection goes",
     "libs/common/diptych_common/keystone.py": "the operator names Keystone",
     "libs/common/diptych_common/server.py": "it listens",
-    "libs/store/diptych_store/drivers/rbd": "the operator names the cluster",
     "libs/store/diptych_store/drivers/s3": "the operator names the server",
     "libs/store/diptych_store/drivers/swift": "the operator names the server",
 }
