@@ -143,11 +143,14 @@ class WritableRig(Rig, Protocol):
 
     `crash` says how another process opens the same place, None where it cannot: the arguments of
     tests/store/crashing.py. An object of `several_parts` bytes is one that the driver writes in
-    more than one piece.
+    more than one piece. `held_writing` and `held_reading` are the bytes that the driver may have in
+    memory for one upload, beside the blocks that it is given, and for one download.
     """
 
     crash: tuple[str, str, str] | None = None
     several_parts: int = LENGTH
+    held_writing: int = 256 * 1024
+    held_reading: int = MIB
 
     async def place(self, data: bytes, key: str | None = None) -> str:
         return await put(self.store, data, key=key)
@@ -967,6 +970,22 @@ class StoreConformance(ReadConformance):
             await store.discard(attempt)
         assert await begun_attempts(store) == []
         await store.delete(location)
+
+    async def test_sixty_four_transfers_take_little_memory(self, rig: WritableRig, store: Store):
+        if rig.crash is None:
+            pytest.skip("what is stored is in memory")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.store.transfers", *rig.crash),
+            cwd=Path(__file__).parents[2],
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0
+        before, uploading, between, downloading = map(int, output.split())
+        # What the blocks on their way have together, each transfer's own, and what 64 of them take
+        # of an interpreter and an allocator. The objects have 768 MiB.
+        assert uploading - before < (24 + 32) * MIB + 64 * rig.held_writing
+        assert downloading - between < 32 * MIB + 64 * rig.held_reading
 
     # Deleting.
 

@@ -17,6 +17,9 @@ async def open_there(settings: str) -> FilesystemStore:
 
 
 class Directory(WritableRig):
+    # Of blocks of 1 MiB: one is used, one is there, one is read, one is the allocator's.
+    held_reading = 4 * 1024 * 1024
+
     def __init__(self, store: FilesystemStore, calls: Calls, settings: FilesystemOptions) -> None:
         self.store = store
         self.calls = calls
