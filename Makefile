@@ -94,5 +94,5 @@ clean: ## remove environments and caches; what `make run` keeps stays
 	rm -rf .venv .dev/envs .dev/keystone-template-* dist .pytest_cache .ruff_cache .import_linter_cache \
 		.hypothesis .coverage
 
-clean-data: ## remove what `make run` keeps: images, databases, users
+clean-data: ## remove what `make run` keeps: images, artifacts, databases, users
 	@$(DEV) $(PYTHON) -m dev.forget

@@ -8,9 +8,10 @@ from dev.places import STATE, DevError
 
 
 def forget() -> None:
-    """Remove images, databases, users and configuration; DevError while `make run` runs."""
+    """Remove all that `make run` keeps, and its configuration; DevError while it runs."""
     with run.only_one():
-        kept = [STATE / "keystone", STATE / "images", run.RUN, postgres.elsewhere()]
+        kept = [STATE / name for name in ("keystone", "images", "artifacts")]
+        kept += [run.RUN, postgres.elsewhere()]
         kept += STATE.glob("postgres*")
         for path in kept:
             if path.is_dir():

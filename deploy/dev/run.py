@@ -166,12 +166,12 @@ def _configure(
         "paste_deploy": {"flavor": "keystone"},
         "metrics": {"bind_port": wanted[f"{name}_metrics"].number},
     }
+    store = STATE / name
+    store.mkdir(mode=0o700, exist_ok=True)
+    sections["DEFAULT"]["enabled_backends"] = "fast:file"
+    sections["glance_store"] = {"default_backend": "fast"}
+    sections["fast"] = {"filesystem_store_datadir": store}
     if name == "images":
-        store = STATE / "images"
-        store.mkdir(mode=0o700, exist_ok=True)
-        sections["DEFAULT"]["enabled_backends"] = "fast:file"
-        sections["glance_store"] = {"default_backend": "fast"}
-        sections["fast"] = {"filesystem_store_datadir": store}
         sections["database"] = {"connection": database.url("diptych_images")}
     text = "\n".join(
         f"[{section}]\n" + "".join(f"{option} = {value}\n" for option, value in options.items())

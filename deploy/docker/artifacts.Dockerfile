@@ -20,6 +20,10 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin diptych
 COPY --from=build /opt/diptych /opt/diptych
 ENV PATH=/opt/diptych/bin:$PATH
 
+# Where a file store keeps its objects, if there is one.
+RUN install -d -o diptych -g diptych -m 0750 /var/lib/diptych/artifacts
+VOLUME /var/lib/diptych/artifacts
+
 # Settings: /etc/diptych/artifacts.conf, and DIPTYCH_ARTIFACTS__SECTION__OPTION in the environment.
 USER 10001:10001
 EXPOSE 9494

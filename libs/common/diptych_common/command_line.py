@@ -1,4 +1,4 @@
-"""The commands that both services have: `api`, `db …`, `config …`, `policy …`.
+"""The commands that both services have: `api`, `db …`, `config …`, `policy …`, `stores …`.
 
 Each service's `cli.py` makes them with its own settings, application, migrations and rules, and
 adds what only it has. Exit codes: 0 all is well, 1 it is not, 2 the call or the settings are
@@ -7,11 +7,14 @@ wrong; `db check` has its own.
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NoReturn, Protocol, TypeVar
 
 import orjson
 import typer
@@ -43,6 +46,46 @@ def _as_it_is(loaded: Loaded[Any]) -> Loaded[Any]:
     return loaded
 
 
+class Report(Protocol):
+    """What a part of the service that this library does not know has to tell.
+
+    `lines` are for people, `document` (as JSON has it) for machines. `hangs` if a call is still
+    under way that cannot be ended.
+    """
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The text."""
+        ...
+
+    @property
+    def document(self) -> object:
+        """The same as JSON has it."""
+        ...
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the command ends with exit code 0."""
+        ...
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the process has to be ended by force."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoreReports(Generic[S]):
+    """What the `stores` commands ask; both may raise the service's refusals.
+
+    `check` takes the names of the stores to check (none: all) and the seconds that each may take;
+    it cleans up when it is cancelled.
+    """
+
+    describe: Callable[[Loaded[S]], Report]
+    check: Callable[[Loaded[S], Sequence[str], float], Coroutine[Any, Any, Report]]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Service(Generic[S]):
     """What the commands need to know of a service.
@@ -51,7 +94,8 @@ class Service(Generic[S]):
     application of one process and is pickled, so both are functions of a module. `migrations` is
     the package of the revisions, None for a service without tables. `refusals` are the exceptions
     by which `create_app` says that the settings cannot be used. `with_leftovers` adds the options
-    without effect in the sections that other parts read (stores).
+    without effect in the sections that other parts read (stores); `stores` is None for a service
+    without stores.
     """
 
     name: str
@@ -62,6 +106,7 @@ class Service(Generic[S]):
     migrations: str | None
     refusals: tuple[type[Exception], ...] = ()
     with_leftovers: Callable[[Loaded[S]], Loaded[S]] = _as_it_is
+    stores: StoreReports[S] | None = None
 
     def settings(self, files: list[Path] | None, folders: list[Path] | None) -> Loaded[S]:
         """Read the settings, or end with a message and exit code 2."""
@@ -123,6 +168,8 @@ def commands(service: Service[S]) -> typer.Typer:
     app.add_typer(_config(service), name="config", help="What the service is told.")
     if service.rules:
         app.add_typer(_policy(service), name="policy", help="Who may do what.")
+    if service.stores is not None:
+        app.add_typer(_stores(service, service.stores), name="stores", help="Where the bytes are.")
     return app
 
 
@@ -262,3 +309,79 @@ def _policy(service: Service[S]) -> typer.Typer:
         raise typer.Exit(0 if explained.holds else 1)
 
     return app
+
+
+def _stores(service: Service[S], reports: StoreReports[S]) -> typer.Typer:
+    app = typer.Typer(no_args_is_help=True)
+
+    @app.command("list")
+    def list_(
+        config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json: AsJson = False
+    ) -> None:
+        """Print the stores as they are configured; asks none of them."""
+        loaded = service.settings(config_file, config_dir)
+        with service.explained():
+            report = reports.describe(loaded)
+        _print(report, as_json=as_json)
+
+    @app.command()
+    def check(
+        names: Annotated[
+            list[str] | None, typer.Argument(help="Stores to check; all if none is named.")
+        ] = None,
+        timeout: Annotated[
+            float, typer.Option(min=0.1, help="Seconds after which a store is given up.")
+        ] = 60.0,
+        config_file: ConfigFiles = None,
+        config_dir: ConfigDirs = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Write, read and delete an object in each store; exit code 1 if one fails.
+
+        Run it as the user that the service runs as: others have other rights.
+        """
+        loaded = service.settings(config_file, config_dir)
+        # Not to the service's log file, which may not be this user's to make.
+        logs.configure(service=service.name)
+        with service.explained():
+            report = asyncio.run(_undisturbed(reports.check(loaded, names or (), timeout), as_json))
+        raise typer.Exit(0 if report.is_well else 1)
+
+    return app
+
+
+async def _undisturbed(call: Coroutine[Any, Any, Report], as_json: bool) -> Report:
+    """Await a report and print it; a signal that ends the process lets the call clean up."""
+    loop, task = asyncio.get_running_loop(), asyncio.create_task(call)
+    received: list[int] = []
+
+    def stop(number: int) -> None:
+        received.append(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        report = await task
+    except asyncio.CancelledError:
+        typer.echo("Interrupted.", err=True)
+        _end(128 + received[0])
+    _print(report, as_json=as_json)
+    if report.hangs:
+        _end(0 if report.is_well else 1)
+    return report
+
+
+def _print(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(orjson.dumps(report.document))
+    else:
+        for line in report.lines:
+            typer.echo(line)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process without waiting for anything that still hangs."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -140,9 +140,14 @@ class StoresConfig:
         return tuple(option for option in self.unused if option.reason is None)
 
     @classmethod
-    def from_sections(cls, sections: Mapping[str, Mapping[str, str]]) -> "StoresConfig":
-        """Read the raw options by section; raises StoreSettingsError."""
-        reader = _Reader(sections)
+    def from_sections(
+        cls, sections: Mapping[str, Mapping[str, str]], *, directory: str | None = None
+    ) -> "StoresConfig":
+        """Read the raw options by section; raises StoreSettingsError.
+
+        `directory` is where a file store is that does not say so, None: where Glance has it.
+        """
+        reader = _Reader(sections, directory)
         is_multiple = bool(reader.value(DEFAULT, "enabled_backends"))
         config = reader.several() if is_multiple else reader.single()
         if reader.problems:
@@ -154,6 +159,7 @@ class StoresConfig:
 @dataclass(slots=True)
 class _Reader:
     sections: Mapping[str, Mapping[str, str]]
+    directory: str | None
     problems: list[Problem] = field(default_factory=list[Problem])
 
     def value(self, section: str, option: str) -> str:
@@ -227,8 +233,9 @@ class _Reader:
         """The store, or none of it with the problems noted; its section has its name."""
         options = {} if section else _given(self.sections.get(BACKEND_DEFAULTS, {}))
         options |= _given(self.sections.get(section or name, {}))
-        if name in _RESERVED and not options.keys() & _DIRECTORIES:
-            options["filesystem_store_datadir"] = _RESERVED[name]
+        directory = _RESERVED.get(name, self.directory)
+        if directory and not options.keys() & _DIRECTORIES:
+            options["filesystem_store_datadir"] = directory
         common = self.model(CommonOptions, section=section or name, options=options)
         driver = self.model(DRIVERS[kind], section=section or name, options=options)
         if common is None or driver is None:

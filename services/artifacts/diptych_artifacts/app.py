@@ -1,37 +1,53 @@
 """The artifacts service put together."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 from diptych_common import service
 from diptych_common.application import Application, assemble
 from diptych_common.metrics import Metrics
+from diptych_common.outbound import Outbound
 from diptych_common.settings import Loaded
+from diptych_store.protocol import Measures
+from diptych_store.registry import Stores, need_clients
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.types import Scope
 
 from diptych_artifacts.api.errors import render
 from diptych_artifacts.api.versions import Versions
 from diptych_artifacts.settings import ArtifactsSettings
+from diptych_artifacts.settings import stores as settings_of_stores
 
 
 def create_app(loaded: Loaded[ArtifactsSettings]) -> Application:
-    """The service as an ASGI application. ValueError where the settings cannot be used."""
+    """The service as an ASGI application.
+
+    Raises what tells an operator that the settings cannot be used: SettingsError, ValueError.
+    """
+    metrics = Metrics()
+    stores_config = settings_of_stores(loaded)
+    need_clients(stores_config)
+    outbound = Outbound(loaded.settings.outbound)
     front = service.middleware_stack(
         loaded.settings,
         service_type="artifact",
-        metrics=Metrics(),
+        metrics=metrics,
         render_error=render,
-        checks={},
+        checks={"default_store": _default_store_answers},
         versions=Middleware(Versions),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        async with front.opened:
-            yield {}
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(front.opened)
+            stores = await stack.enter_async_context(
+                Stores.open(stores_config, on_call=metrics.store_called, outbound=outbound)
+            )
+            yield {"stores": stores}
 
     return assemble(
         title="Artifacts",
@@ -41,3 +57,9 @@ def create_app(loaded: Loaded[ArtifactsSettings]) -> Application:
         middleware=front.middleware,
         render_error=render,
     )
+
+
+async def _default_store_answers(scope: Scope) -> None:
+    store = cast(Stores, scope["state"]["stores"]).default
+    if isinstance(store, Measures):
+        await store.free()
