@@ -76,14 +76,16 @@ class Report(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoreReports(Generic[S]):
-    """What the `stores` commands ask; both may raise the service's refusals.
+    """What the `stores` commands ask; all may raise the service's refusals.
 
     `check` takes the names of the stores to check (none: all) and the seconds that each may take;
-    it cleans up when it is cancelled.
+    it cleans up when it is cancelled. `adopt` takes the name of a store whose place was changed on
+    purpose, and returns what it did in words; None for a service that compares no places.
     """
 
     describe: Callable[[Loaded[S]], Report]
     check: Callable[[Loaded[S], Sequence[str], float], Coroutine[Any, Any, Report]]
+    adopt: Callable[[Loaded[S], str], Coroutine[Any, Any, str]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -347,7 +349,29 @@ def _stores(service: Service[S], reports: StoreReports[S]) -> typer.Typer:
             report = asyncio.run(_undisturbed(reports.check(loaded, names or (), timeout), as_json))
         raise typer.Exit(0 if report.is_well else 1)
 
+    if reports.adopt is not None:
+        _adopt(app, service, reports.adopt)
     return app
+
+
+def _adopt(
+    app: typer.Typer,
+    service: Service[S],
+    adopt_store: Callable[[Loaded[S], str], Coroutine[Any, Any, str]],
+) -> None:
+    @app.command()
+    def adopt(
+        name: Annotated[str, typer.Argument(help="The store.")],
+        config_file: ConfigFiles = None,
+        config_dir: ConfigDirs = None,
+    ) -> None:
+        """Take the directory that this node has for the right one: it was replaced on purpose.
+
+        Other nodes that have another one refuse to start from then on.
+        """
+        loaded = service.settings(config_file, config_dir)
+        with service.explained():
+            typer.echo(asyncio.run(adopt_store(loaded, name)))
 
 
 async def _undisturbed(call: Coroutine[Any, Any, Report], as_json: bool) -> Report:

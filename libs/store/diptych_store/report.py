@@ -139,6 +139,18 @@ def describe(config: StoresConfig) -> Report:
     return Report(_table(table), rows)
 
 
+def named(config: StoresConfig, names: Sequence[str]) -> list[StoreConfig]:
+    """The stores of these names, each once, reserved ones among them; all if none is named.
+
+    Raises ValueError for a name that no store has.
+    """
+    every = {one.name: one for one in (*config.stores, config.staging, config.tasks) if one}
+    unknown = [name for name in names if name not in every]
+    if unknown:
+        raise ValueError(f"There is no store {unknown[0]}; there are {', '.join(every)}.")
+    return [every[name] for name in dict.fromkeys(names)] or [*every.values()]
+
+
 async def check(
     config: StoresConfig,
     names: Sequence[str] = (),
@@ -148,15 +160,11 @@ async def check(
 ) -> Report:
     """Try what each store is for with an object of its own; all of them at a time.
 
-    `names` chooses stores. One that takes longer than `seconds` is given up. Whatever happens, a
-    cancellation included, the probe objects are removed, or the report says which may be left.
-    Raises ValueError for a name that no store has.
+    `names` chooses stores, see `named`. One that takes longer than `seconds` is given up. Whatever
+    happens, a cancellation included, the probe objects are removed, or the report says which may
+    be left.
     """
-    every = {one.name: one for one in (*config.stores, config.staging, config.tasks) if one}
-    unknown = [name for name in names if name not in every]
-    if unknown:
-        raise ValueError(f"There is no store {unknown[0]}; there are {', '.join(every)}.")
-    chosen = [every[name] for name in dict.fromkeys(names)] or [*every.values()]
+    chosen = named(config, names)
     found = [Checked(one.name, one.type) for one in chosen]
     tasks = [
         asyncio.create_task(_check(one, into, outbound))

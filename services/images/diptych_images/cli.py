@@ -10,13 +10,16 @@ from diptych_common.command_line import (
     StoreReports,
     commands,
 )
+from diptych_common.database import Database
 from diptych_common.outbound import Outbound
 from diptych_common.settings import Loaded
 from diptych_store import report
+from diptych_store.errors import StoreError
+from diptych_store.registry import open_store
 from diptych_store.report import Report
 
 from diptych_images import app as application
-from diptych_images import policies, settings
+from diptych_images import marks, policies, settings
 from diptych_images.settings import ImagesSettings
 
 
@@ -31,6 +34,19 @@ async def _check_stores(
     return await report.check(settings.stores(loaded), names, seconds=seconds, outbound=outbound)
 
 
+async def _adopt_store(loaded: Loaded[ImagesSettings], name: str) -> str:
+    (config,) = report.named(settings.stores(loaded), [name])
+    async with Database(loaded.settings.database, application_name="diptych-images-adopt") as db:
+        store = await open_store(config)
+        try:
+            has_marks = await marks.adopt(db, store)
+        finally:
+            await store.aclose()
+    if has_marks:
+        return f"Other nodes have to have the directories that store {name} has here."
+    return f"Store {name} is not compared between nodes: there is nothing to adopt."
+
+
 SERVICE = Service(
     name="diptych-images",
     model=settings.ImagesSettings,
@@ -38,9 +54,9 @@ SERVICE = Service(
     create_app=application.create_app,
     rules=policies.RULES,
     migrations="diptych_images.migrations",
-    refusals=(ValueError,),  # the store library's among them
+    refusals=(ValueError, StoreError),  # the store library's settings errors are among the first
     with_leftovers=settings.with_leftovers,
-    stores=StoreReports(describe=_describe_stores, check=_check_stores),
+    stores=StoreReports(describe=_describe_stores, check=_check_stores, adopt=_adopt_store),
 )
 
 main = commands(SERVICE)
