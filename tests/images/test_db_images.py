@@ -475,12 +475,41 @@ async def test_a_discarded_upload_queues_its_image_again(connection: AsyncConnec
     assert await finish(connection, row["id"], await begin(connection, row["id"])) is not None
 
 
+async def test_a_released_attempt_does_not_keep_its_image_waiting(connection: AsyncConnection):
+    image_id = (await make_image(connection))["id"]
+    attempt = await begin(connection, image_id)
+    lease = await images.take_attempt(connection, attempt, lease_s=-1)
+    assert lease is not None
+    assert await images.release_attempt(connection, attempt, lease_until=lease)
+    assert await status(connection, image_id) == "queued"
+    newer = await begin(connection, image_id)
+    (taken,) = await images.take_expired(connection, lease_s=60, limit=10)
+    assert (taken.attempt, taken.released) == (attempt, True)
+    assert await images.drop_attempt(connection, attempt)
+    # It is the newer one's to say what becomes of the image.
+    assert await status(connection, image_id) == "saving"
+    assert await finish(connection, image_id, newer) is not None
+
+
+async def test_an_attempt_that_another_took_is_not_released(connection: AsyncConnection):
+    image_id = (await make_image(connection))["id"]
+    attempt = await begin(connection, image_id)
+    lease = await images.take_attempt(connection, attempt, lease_s=-1)
+    assert lease is not None
+    (taken,) = await images.take_expired(connection, lease_s=60, limit=10)
+    assert not taken.released
+    assert not await images.release_attempt(connection, attempt, lease_until=lease)
+    assert await status(connection, image_id) == "saving"
+
+
 async def test_only_attempts_whose_lease_is_over_are_taken(connection: AsyncConnection):
     dead, alive = await make_image(connection), await make_image(connection)
     attempt = await begin(connection, dead["id"], lease_s=-1)
     living = await begin(connection, alive["id"], lease_s=60)
     assert await images.take_expired(connection, lease_s=60, limit=10) == [
-        images.ExpiredAttempt(dead["id"], store="fast", attempt=attempt, project_id=OWNER)
+        images.ExpiredAttempt(
+            dead["id"], store="fast", attempt=attempt, project_id=OWNER, released=False
+        )
     ]
     assert await images.take_expired(connection, lease_s=60, limit=10) == []
     assert not await images.renew(connection, attempt, lease_s=60)

@@ -40,14 +40,21 @@ async def undo(
 
     With `published`, the object that it may have published goes too. Does nothing to the row and
     the object if somebody else took the attempt over; they finish it. Raises StoreError and
-    ServiceUnavailable; the reaper then tries again when the lease is over.
+    ServiceUnavailable; the reaper then tries again when the lease is over. The image does not wait
+    for a store that is away, unless it may hold the attempt's object.
     """
     async with db.write() as connection:
-        ours = await images.take_attempt(connection, attempt.token, lease_s=lease_s)
-    if ours:
-        await remove(db, store, attempt, published=published)
-    else:
+        lease_until = await images.take_attempt(connection, attempt.token, lease_s=lease_s)
+    if lease_until is None:
         await store.discard(attempt)
+        return
+    try:
+        await remove(db, store, attempt, published=published)
+    except StoreError:
+        if not published:
+            async with db.write() as connection:
+                await images.release_attempt(connection, attempt.token, lease_until=lease_until)
+        raise
 
 
 async def remove(db: Database, store: Store, attempt: Attempt, *, published: bool) -> None:

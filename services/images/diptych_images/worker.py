@@ -50,7 +50,7 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
             try:
                 attempt = Attempt(key=dead.image_id, token=dead.attempt)
                 store = in_account(stores[dead.store], dead.project_id)
-                await remove(db, store, attempt, published=True)
+                await remove(db, store, attempt, published=not dead.released)
             except (StoreError, KeyError) as failure:
                 # Its lease runs out again, and the next round tries again.
                 log.warning("Upload %s could not be undone: %r", dead.attempt, failure)

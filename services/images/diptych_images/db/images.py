@@ -87,13 +87,15 @@ class ImageRow(TypedDict):
 class ExpiredAttempt:
     """An upload whose process is gone; what it left in `store` is under the token `attempt`.
 
-    It was one of a user of the project, None if that is not known.
+    It was one of a user of the project, None if that is not known. `released` if nothing of it
+    was published and its image was queued again: the key may be another attempt's by now.
     """
 
     image_id: str
     store: str
     attempt: str
     project_id: str | None
+    released: bool
 
 
 _CANONICAL_UUID: Final = re.compile(
@@ -520,18 +522,65 @@ _TAKE: Final = (
         image_locations.c.status == word("pending"),
     )
     .values(status="discarding", lease_until=_LEASE_END)
-    .returning(image_locations.c.id)
+    .returning(image_locations.c.lease_until)
 )
 
 
-async def take_attempt(connection: AsyncConnection, attempt: str, *, lease_s: float) -> bool:
-    """Begin to discard one's own attempt; False if it is finished or somebody else's by now.
+async def take_attempt(
+    connection: AsyncConnection, attempt: str, *, lease_s: float
+) -> datetime | None:
+    """Begin to discard one's own attempt; None if it is finished or somebody else's by now.
 
     From here on it cannot finish. Remove its bytes and call `drop_attempt`; if that does not
-    happen within the lease, the reaper does it.
+    happen until the end of the lease, which is returned, the reaper does it.
     """
     taken = await connection.execute(_TAKE, {"the_attempt": attempt, "lease_s": lease_s})
-    return taken.one_or_none() is not None
+    return taken.scalar_one_or_none()
+
+
+def _release_attempt() -> sa.Select[Any]:
+    released = (
+        sa.update(image_locations)
+        .where(
+            image_locations.c.attempt == _ATTEMPT,
+            image_locations.c.status == word("discarding"),
+            # Each who takes an attempt gives it another lease: with this one it is the caller's.
+            image_locations.c.lease_until
+            == sa.bindparam("the_lease", type_=sa.DateTime(timezone=True)),
+        )
+        .values(released=True)
+        .returning(image_locations.c.image_id)
+        .cte("released")
+    )
+    return sa.select(released.c.image_id).add_cte(_queued_again(released))
+
+
+def _queued_again(of: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> sa.CTE:
+    return (
+        sa.update(images)
+        .where(
+            images.c.id == of.c.image_id, _is_living, images.c.status == word("saving"), *conditions
+        )
+        .values(status="queued", size=None, virtual_size=None, updated_at=_NOW)
+        .cte("queued")
+    )
+
+
+_RELEASE_ATTEMPT: Final = _release_attempt()
+
+
+async def release_attempt(
+    connection: AsyncConnection, attempt: str, *, lease_until: datetime
+) -> bool:
+    """Queue the image of an attempt that was taken though its bytes cannot be removed now.
+
+    Only for an attempt that was never published. The reaper removes the bytes when the lease is
+    over. `lease_until` is what `take_attempt` returned; False if somebody else took it since.
+    """
+    released = await connection.execute(
+        _RELEASE_ATTEMPT, {"the_attempt": attempt, "the_lease": lease_until}
+    )
+    return released.one_or_none() is not None
 
 
 def _take_expired() -> sa.Update:
@@ -552,6 +601,7 @@ def _take_expired() -> sa.Update:
             image_locations.c.store,
             image_locations.c.attempt,
             image_locations.c.project_id,
+            image_locations.c.released,
         )
     )
 
@@ -578,15 +628,11 @@ def _drop_attempt() -> sa.Select[Any]:
             image_locations.c.attempt == _ATTEMPT,
             image_locations.c.status == word("discarding"),
         )
-        .returning(image_locations.c.image_id)
+        .returning(image_locations.c.image_id, image_locations.c.released)
         .cte("dropped")
     )
-    queued = (
-        sa.update(images)
-        .where(images.c.id == dropped.c.image_id, _is_living, images.c.status == word("saving"))
-        .values(status="queued", size=None, virtual_size=None, updated_at=_NOW)
-        .cte("queued")
-    )
+    # A released attempt's image was queued then, and may be saving another's bytes now.
+    queued = _queued_again(dropped, sa.not_(dropped.c.released))
     return sa.select(dropped.c.image_id).add_cte(queued)
 
 

@@ -167,6 +167,8 @@ image_locations = Table(
     Column("lease_until", DateTime(timezone=True)),
     # For whom an attempt writes: in some stores its place is in the account of that project.
     Column("project_id", String(255)),
+    # The image was queued again before the bytes of this attempt, never published, were gone.
+    Column("released", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     CheckConstraint("status IN ('pending', 'discarding', 'active', 'deleted')", name="status"),
     CheckConstraint(

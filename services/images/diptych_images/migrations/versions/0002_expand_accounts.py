@@ -1,4 +1,7 @@
-"""For which project an attempt writes, since some stores keep objects in accounts of the users'."""
+"""Attempts at uploads: for which project one writes, and whether its image goes on without it.
+
+Columns are explained in db/tables.py.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,3 +14,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("image_locations", sa.Column("project_id", sa.String(length=255), nullable=True))
+    op.add_column(
+        "image_locations",
+        sa.Column("released", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+    )
