@@ -4,6 +4,7 @@ A location is the object's URL. Where a request may go is decided by `Outbound`,
 again; here is what the answers mean.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -33,13 +34,13 @@ from diptych_store.retries import Retries, resumed
 FARTHEST_SKIP: Final = 16 * 1024 * 1024
 """Bytes that are read and dropped for the sake of a part, where a server has no ranges."""
 
-_RETRIES: Final = Retries(count=3)
+RETRIES: Final = Retries(count=3)
 _NO_RETRIES: Final = Retries(count=0)
 
 # What a URL may hold is said by `Outbound`, which takes it apart; this is what it could be.
-_LOCATION: Final = re.compile(r"https?://[^/?#\s\\][^\s\\]*", re.IGNORECASE)
+_LOCATION: Final = re.compile(r"https?://[^/?# \\][^ \\]*", re.IGNORECASE)
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.IGNORECASE)
-_UNSATISFIED: Final = re.compile(r"bytes \*/(\d{1,18})", re.IGNORECASE)
+_UNSATISFIED: Final = re.compile(r"(?:bytes )?\*/(\d{1,18})", re.IGNORECASE)
 _LENGTH: Final = re.compile(r"\d{1,18}")
 _STRONG: Final = re.compile(r'"[\x21\x23-\x7e]*"')
 
@@ -54,8 +55,10 @@ class HttpStore:
         *,
         outbound: Outbound | None = None,
         on_call: OnCall = tell_nobody,
+        retries: Retries = RETRIES,
     ) -> None:
         self.name = name
+        self._retries = retries
         self._cafile = options.https_ca_certificates_file or None
         self._outbound = outbound
         self._on_call = on_call
@@ -83,7 +86,8 @@ class HttpStore:
 
     def recognises(self, location: str) -> bool:
         """See Store.recognises."""
-        return location.isascii() and _LOCATION.fullmatch(location) is not None
+        is_plain = location.isascii() and location.isprintable()
+        return is_plain and _LOCATION.fullmatch(location) is not None
 
     async def aclose(self) -> None:
         """See Store.aclose."""
@@ -108,7 +112,8 @@ class HttpStore:
             async def again(offset: int) -> AsyncGenerator[AsyncIterator[bytes]]:
                 rest = ByteRange(range.start + offset, length - offset)
                 headers = {"range": _range_header(rest), "if-range": etag}
-                async with self._answered(location, headers) as answer:
+                # Tries are counted by `resumed`.
+                async with self._answered(location, headers, retries=_NO_RETRIES) as answer:
                     if (
                         answer.status != 206
                         or answer.headers.get("etag") != etag
@@ -126,23 +131,42 @@ class HttpStore:
                 again,
                 length=length,
                 # Without a strong validator nobody could tell whether it is the same object.
-                retries=_RETRIES if _STRONG.fullmatch(etag) else _NO_RETRIES,
+                retries=self._retries if _STRONG.fullmatch(etag) else _NO_RETRIES,
             )
+            await stack.enter_async_context(aclosing(blocks))
+            # A server that has only begun to answer is found out here, where there is another way.
+            begun = await anext(blocks, b"")
             yield Reading(
                 size=size,
                 length=length,
-                blocks=await stack.enter_async_context(aclosing(blocks)),
+                blocks=await stack.enter_async_context(aclosing(_joined(begun, blocks))),
             )
 
     @asynccontextmanager
     async def _answered(
-        self, location: str, headers: Mapping[str, str], *, method: str = "GET"
+        self,
+        location: str,
+        headers: Mapping[str, str],
+        *,
+        method: str = "GET",
+        retries: Retries | None = None,
     ) -> AsyncGenerator[Answer]:
         """The answer to a request, if it is one about an object: 200, 206 or 416."""
+        pauses = (retries or self._retries).pauses()
         async with AsyncExitStack() as stack:
-            with told(self._on_call, "size" if method == "HEAD" else "open"):
-                answer = await self._opened(stack, location, headers, method)
-                self._check_status(location, answer.status)
+            while True:
+                try:
+                    with told(self._on_call, "size" if method == "HEAD" else "open"):
+                        answer = await self._opened(stack, location, headers, method)
+                        self._check_status(location, answer.status)
+                    break
+                except Unreachable as error:
+                    pause_s = next(pauses, None)
+                    # One that is silent was waited for long enough.
+                    if pause_s is None or isinstance(error.__cause__, TimeoutError):
+                        raise
+                await stack.aclose()
+                await asyncio.sleep(pause_s)
             yield answer
 
     async def _opened(
@@ -237,6 +261,13 @@ def _announced(answer: Answer) -> int | None:
         return None  # the two contradict each other, and this one wins (RFC 9112, 6.3)
     length = answer.headers.get("content-length", "")
     return int(length) if _LENGTH.fullmatch(length) else None
+
+
+async def _joined(begun: bytes, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    if begun:
+        yield begun
+    async for block in blocks:
+        yield block
 
 
 async def _cut(
