@@ -183,9 +183,10 @@ def _opener(
 
             return lambda on_call, _: S3Store(name, s3, read_only=read_only, on_call=on_call)
         case SwiftOptions() as swift:
-            from diptych_store.drivers.swift import SwiftStore
+            from diptych_store.drivers.swift import MultiTenantSwiftStore, SwiftStore
 
-            return lambda on_call, _: SwiftStore(name, swift, read_only=read_only, on_call=on_call)
+            kind = MultiTenantSwiftStore if swift.swift_store_multi_tenant else SwiftStore
+            return lambda on_call, _: kind(name, swift, read_only=read_only, on_call=on_call)
         case RbdOptions() as rbd:
             from diptych_store.drivers.rbd import RbdStore
 
