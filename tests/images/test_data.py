@@ -26,7 +26,9 @@ QCOW2_WITH_BACKING_FILE = (
 
 def objects(folder: Path) -> list[str]:
     """All files of all stores, attempts included."""
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.name for path in folder.rglob("*") if path.is_file() and path.name != ".mark"
+    )
 
 
 async def pieces(data: bytes, size: int = 1000) -> AsyncIterator[bytes]:

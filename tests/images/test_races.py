@@ -88,7 +88,7 @@ async def test_upload_that_waits_for_a_change_finishes(api: Api, images_database
 
 
 def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.rglob("*") if path.is_file()}
+    return {path.name for path in folder.rglob("*") if path.is_file()} - {".mark"}
 
 
 async def sessions(connection: asyncpg.Connection) -> list[tuple[str, bool, bool]]:

@@ -61,7 +61,12 @@ async def state(http: httpx.AsyncClient, image: dict[str, Any]) -> str:
 
 def files(folder: Path) -> list[str]:
     stores = (folder / "fast", folder / "cheap")
-    return [path.name for store in stores for path in store.rglob("*") if path.is_file()]
+    return [
+        path.name
+        for store in stores
+        for path in store.rglob("*")
+        if path.is_file() and path.name != ".mark"
+    ]
 
 
 async def until(condition: Callable[[], Any], *, seconds: float = LEASE_S + 15) -> None:
