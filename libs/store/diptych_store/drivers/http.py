@@ -201,7 +201,7 @@ class HttpStore:
         if answer.status == 206 and range != WHOLE:
             size = self._part(location, range, answer)
             return size, range.length_within(size), 0
-        if answer.status == 416:
+        if answer.status == 416 and range != WHOLE:
             told_size = _UNSATISFIED.fullmatch(answer.headers.get("content-range", ""))
             size = int(told_size[1]) if told_size else await self._size(location)
             range.length_within(size)
