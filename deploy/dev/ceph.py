@@ -250,6 +250,9 @@ mon allow pool size one = true
 mon allow pool delete = true
 mon max pg per osd = 1000
 mon warn on pool no redundancy = false
+# Each snapshot is one proposal, which would wait a second for others.
+paxos propose interval = 0.02
+paxos min wait = 0.01
 mon data avail warn = 2
 mon data avail crit = 1
 

@@ -331,27 +331,26 @@ def publish(cluster: Cluster, attempt: Attempt) -> None:
     if image_id is None:
         raise _lost(cluster, connection, attempt)
     for _ in range(2):
-        try:
+        with contextlib.suppress(rbd.ImageExists, rbd.ImageNotFound):
             rbd.RBD().rename(connection.pool, name, key)
-        except rbd.ImageNotFound:
-            cluster.let_go(connection, key, image_id)
-            raise _lost(cluster, connection, attempt) from None
-        except rbd.ImageExists:
-            holder = cluster.holder(connection, key)
-            if holder == image_id:
-                # What an earlier call did, of which no answer came.
-                cluster.rename_entry(connection, name, key, image_id)
-                if cluster.id_of(connection, key) != image_id:
-                    cluster.let_go(connection, key, image_id)
-                    raise _lost(cluster, connection, attempt) from None
-                cluster.let_go(connection, name, image_id)
-                return
-            if holder is None or not _is_gone(cluster, connection, holder):
-                break
-            cluster.let_go(connection, key, holder)
-        else:
+        holder = cluster.holder(connection, key)
+        if holder == image_id:
+            # Now or by an earlier call of which no answer came; that one may not have come further.
+            cluster.rename_entry(connection, name, key, image_id)
+        # A rename that came second may have said that all went well: librbd/Operations.cc takes
+        # EEXIST for its own work.
+        current = cluster.name_of(connection, image_id)
+        if current == key:
+            cluster.let_go(connection, name, image_id)
             return
-    raise AlreadyThere(f"Store {cluster.store} already holds an object {key}.")
+        if current != name:
+            cluster.let_go(connection, key, image_id)
+            raise _lost(cluster, connection, attempt)
+        if holder is not None:
+            if not _is_gone(cluster, connection, holder):
+                raise AlreadyThere(f"Store {cluster.store} already holds an object {key}.")
+            cluster.let_go(connection, key, holder)
+    raise _lost(cluster, connection, attempt)
 
 
 def discard(cluster: Cluster, attempt: Attempt, *, writings: Writings, published: bool) -> None:
