@@ -15,7 +15,9 @@ def test_every_option_of_the_filesystem_store_is_documented_with_its_default():
     )
     documented = {option: default.strip("`") for option, default, _ in rows}
     expected = {
-        name: {"": "empty", "False": "false"}.get(str(field.default), str(field.default))
+        name: {"": "empty", "False": "false", "True": "true"}.get(
+            str(field.default), str(field.default)
+        )
         for model in (FilesystemOptions, CommonOptions)
         for name, field in model.model_fields.items()
     }
