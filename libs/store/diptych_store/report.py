@@ -24,8 +24,8 @@ from diptych_store.errors import (
     WriteDenied,
 )
 from diptych_store.protocol import WHOLE, Attempt, ByteRange, Measures, Outbound, Store, Sweeps
-from diptych_store.registry import open_store
-from diptych_store.settings import StoreConfig, StoresConfig
+from diptych_store.registry import need_clients, open_store
+from diptych_store.settings import StoreConfig, StoresConfig, StoreSettingsError
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ class _WrongBytes(StoreError):
 
 # The driver's message says what happened; this is where to look.
 _ADVICE: Final[dict[type[Exception], str]] = {
-    Unreachable: "Is the server up? Check its address and port, the certificate authorities, and"
-    " what is between: firewalls, proxies, mounts.",
+    Unreachable: "Is the server up, and are address, port and names in the settings right? Check"
+    " the certificate authorities too, and what is between: firewalls, proxies, mounts.",
     WriteDenied: "Check that the names in the settings are right, and that the user there may"
     " write, list and delete; or set read_only.",
     ReadDenied: "Check user and key in the settings, what the user may read, and this host's clock:"
@@ -165,6 +165,10 @@ async def check(
     be left.
     """
     chosen = named(config, names)
+    # Drivers are imported before the clock runs: that can take a second, and blocks the loop. One
+    # that lacks its client says so when it is opened.
+    with suppress(StoreSettingsError):
+        need_clients(config)
     found = [Checked(one.name, one.type) for one in chosen]
     tasks = [
         asyncio.create_task(_check(one, into, outbound))
