@@ -8,6 +8,7 @@ open file and no task. The crash cases kill a process of their own at each step.
 import asyncio
 import contextlib
 import hashlib
+import os
 import sys
 import uuid
 from collections.abc import (
@@ -144,13 +145,15 @@ class WritableRig(Rig, Protocol):
     `crash` says how another process opens the same place, None where it cannot: the arguments of
     tests/store/crashing.py. An object of `several_parts` bytes is one that the driver writes in
     more than one piece. `held_writing` and `held_reading` are the bytes that the driver may have in
-    memory for one upload, beside the blocks that it is given, and for one download.
+    memory for one upload, beside the blocks that it is given, and for one download: a good deal
+    less than `transferred`, the length of the objects that are moved to measure it.
     """
 
     crash: tuple[str, str, str] | None = None
     several_parts: int = LENGTH
     held_writing: int = 256 * 1024
     held_reading: int = MIB
+    transferred: int = 12 * MIB
 
     async def place(self, data: bytes, key: str | None = None) -> str:
         return await put(self.store, data, key=key)
@@ -324,6 +327,18 @@ async def check_refusal(store: Store, location: str) -> None:
     if isinstance(store, LocalPaths):
         with pytest.raises(BadLocation):
             store.local_path(location)
+
+
+async def start(module: str, *arguments: str) -> asyncio.subprocess.Process:
+    """A process that runs a module of the tests, with its input and output at our end."""
+    checkout = Path(__file__).parents[2]
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *arguments),
+        env={**os.environ, "PYTHONPATH": str(checkout / "deploy")},
+        cwd=checkout,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
 
 
 def bare_client() -> httpx.AsyncClient:
@@ -974,18 +989,14 @@ class StoreConformance(ReadConformance):
     async def test_sixty_four_transfers_take_little_memory(self, rig: WritableRig, store: Store):
         if rig.crash is None:
             pytest.skip("what is stored is in memory")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.store.transfers", *rig.crash),
-            cwd=Path(__file__).parents[2],
-            stdout=asyncio.subprocess.PIPE,
-        )
+        process = await start("tests.store.transfers", str(rig.transferred), *rig.crash)
         output, _ = await process.communicate()
         assert process.returncode == 0
         before, uploading, between, downloading = map(int, output.split())
         # What the blocks on their way have together, each transfer's own, and what 64 of them take
-        # of an interpreter and an allocator. The objects have 768 MiB.
-        assert uploading - before < (24 + 32) * MIB + 64 * rig.held_writing
-        assert downloading - between < 32 * MIB + 64 * rig.held_reading
+        # of an interpreter and an allocator.
+        assert uploading - before < 56 * MIB + 64 * rig.held_writing < 64 * rig.transferred
+        assert downloading - between < 32 * MIB + 64 * rig.held_reading < 64 * rig.transferred
 
     # Deleting.
 
@@ -1329,15 +1340,7 @@ class StoreConformance(ReadConformance):
         location, and the step's name."""
         if rig.crash is None:
             pytest.skip("what is stored goes with the process")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.store.crashing",
-            *rig.crash,
-            cwd=Path(__file__).parents[2],
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
+        process = await start("tests.store.crashing", *rig.crash)
         assert process.stdin is not None
         assert process.stdout is not None
         step, name = 0, ""

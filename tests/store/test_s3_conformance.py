@@ -13,6 +13,11 @@ from tests.store.conformance import CALLS, MIB, Calls, StoreConformance, Writabl
 class BucketRig(WritableRig):
     # Three parts at least, whether the length is known or not.
     several_parts = 17 * MIB + 4321
+    # Of a part of 8 MiB in a buffer that grows by an eighth, and of ten others that all share.
+    held_writing = 10 * MIB + MIB // 2
+    # What aiohttp gathers, and twice a block while it is made.
+    held_reading = 3 * MIB
+    transferred = 16 * MIB
 
     def __init__(
         self, server: Seaweedfs, bucket: str, elsewhere: str, more: dict[str, object]

@@ -1,9 +1,9 @@
 """A process that moves 64 objects at a time and tells how much memory that took.
 
-Run as `python -m tests.store.transfers FACTORY ARGUMENT WATCHED`, which mean the same as for
-tests/store/crashing.py. Half of the objects that are uploaded have no known
-length. Prints four numbers of bytes in a line: what the process has in memory before all are
-uploaded, the peak meanwhile, and the same for downloads.
+Run as `python -m tests.store.transfers LENGTH FACTORY ARGUMENT WATCHED`: LENGTH is that of each
+object in bytes, the others mean the same as for tests/store/crashing.py. Half of the objects that
+are uploaded have no known length. Prints four numbers of bytes in a line: what the process has in
+memory before all are uploaded, the peak meanwhile, and the same for downloads.
 """
 
 import asyncio
@@ -20,21 +20,20 @@ from diptych_store.protocol import Store
 from tests.store.conformance import CALLS, MIB, attempt_at, some_bytes
 
 TRANSFERS = 64
-LENGTH = 12 * MIB
 _PIECE = 64 * 1024
 _UNIT = memoryview(some_bytes(MIB))
 _STATUS = Path("/proc/self/status")
 
 
-async def upload(store: Store, pool: BlockPool, number: int) -> str:
+async def upload(store: Store, pool: BlockPool, length: int, number: int) -> str:
     async def pieces() -> AsyncIterator[bytes]:
         # As a server hands them over: each in memory of its own.
-        for start in range(0, LENGTH, _PIECE):
+        for start in range(0, length, _PIECE):
             yield bytes(_UNIT[start % MIB :][:_PIECE])
             await asyncio.sleep(0)
 
     attempt = attempt_at()
-    size = LENGTH if number % 2 else None
+    size = length if number % 2 else None
     digests = Digests(("md5",))
     await ingest(pieces(), store, attempt, size=size, limit=None, digests=digests, pool=pool)
     return await store.publish(attempt)
@@ -45,7 +44,7 @@ async def download(store: Store, location: str) -> None:
     async with store.open(location) as reading:
         async for block in reading.blocks:
             length += len(block)
-    assert length == LENGTH
+    assert length == reading.length
 
 
 def in_memory(name: str) -> int:
@@ -58,16 +57,16 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-async def main(factory: str, argument: str, watched: str) -> None:
+async def main(length: int, factory: str, argument: str, watched: str) -> None:
     module, _, function = factory.partition(":")
     arguments = (argument, tell_nobody) if watched == CALLS else (argument,)
     store: Store = await getattr(importlib.import_module(module), function)(*arguments)
     pool = BlockPool()
-    locations = [await upload(store, pool, 0)]
+    locations = [await upload(store, pool, length, 0)]
     await download(store, locations[0])
     before = in_memory("VmRSS")
     forget_peak()
-    locations += await asyncio.gather(*(upload(store, pool, n) for n in range(TRANSFERS)))
+    locations += await asyncio.gather(*(upload(store, pool, length, n) for n in range(TRANSFERS)))
     uploading = in_memory("VmHWM")
     between = in_memory("VmRSS")
     forget_peak()
@@ -80,4 +79,4 @@ async def main(factory: str, argument: str, watched: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))
