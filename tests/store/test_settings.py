@@ -4,6 +4,7 @@ from diptych_store.options.http import HttpOptions
 from diptych_store.options.memory import MemoryOptions
 from diptych_store.settings import (
     DRIVERS,
+    SECRETS,
     StoreConfig,
     StoresConfig,
     StoreSettingsError,
@@ -216,6 +217,96 @@ REFUSED: dict[str, tuple[Sections, list[tuple[str, str]]]] = {
 def test_what_cannot_work_is_refused_with_its_place(case: str):
     sections, expected = REFUSED[case]
     assert problems(sections) == expected
+
+
+BUCKET = {
+    "s3_store_host": "https://s3.example.org:443",
+    "s3_store_bucket": "images",
+    "s3_store_access_key": "AKIA",
+    "s3_store_secret_key": "canary",
+}
+CONTAINER = {
+    "swift_store_auth_address": "https://keystone.example.org/v3",
+    "swift_store_user": "service:glance",
+    "swift_store_key": "canary",
+}
+# Type, the options of one store, how those of another differ, and the option that is refused, if
+# it is: then both are in one place.
+TWO: dict[str, tuple[str, dict[str, str], dict[str, str], str | None]] = {
+    "another bucket": ("s3", BUCKET, {"s3_store_bucket": "other"}, None),
+    "another server": ("s3", BUCKET, {"s3_store_host": "https://s3.example.com"}, None),
+    "the same bucket": (
+        "s3",
+        BUCKET,
+        {"s3_store_host": "http://S3.example.org/", "s3_store_access_key": "AKIB"},
+        "s3_store_bucket",
+    ),
+    "another container": ("swift", CONTAINER, {"swift_store_container": "other"}, None),
+    "another project": ("swift", CONTAINER, {"swift_store_user": "other:glance"}, None),
+    "the same container": (
+        "swift",
+        CONTAINER,
+        {"swift_store_user": "service:other", "swift_store_container": "glance"},
+        "swift_store_container",
+    ),
+    "another pool": ("rbd", {}, {"rbd_store_pool": "vms"}, None),
+    "another cluster": ("rbd", {}, {"rbd_store_ceph_conf": "/etc/ceph/far.conf"}, None),
+    "the same pool": (
+        "rbd",
+        {},
+        {"rbd_store_ceph_conf": "/etc/ceph/ceph.conf", "rbd_store_user": "glance"},
+        "rbd_store_pool",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TWO)
+def test_two_stores_of_a_kind_are_in_different_places(case: str):
+    kind, one, other, refused = TWO[case]
+    sections = {
+        "DEFAULT": {"enabled_backends": f"one:{kind}, other:{kind}"},
+        "glance_store": {"default_backend": "one"},
+        "one": one,
+        "other": {**one, **other},
+    }
+    if refused is None:
+        config = StoresConfig.from_sections(sections)
+        assert [store.name for store in config.stores] == ["one", "other"]
+        assert "canary" not in repr([store.options.places() for store in config.stores])
+    else:
+        assert problems(sections) == [("other", refused)]
+
+
+def test_no_secret_of_a_store_is_printed():
+    for kind, model in DRIVERS.items():
+        canaries = {name: f"canary-of-{name}" for name in model.model_fields if name in SECRETS}
+        needed = {**BUCKET, **CONTAINER, **canaries}
+        sections = {
+            "DEFAULT": {"enabled_backends": f"one:{kind}"},
+            "glance_store": {"default_backend": "one"},
+            "one": needed,
+        }
+        config = StoresConfig.from_sections(sections)
+        (store,) = config.stores
+        for name in canaries:
+            secret = getattr(store.options, name)
+            assert secret.get_secret_value() == f"canary-of-{name}"
+        for text in (repr(config), str(store.options), repr(store.options.properties())):
+            assert "canary" not in text
+    assert {"s3_store_access_key", "s3_store_secret_key", "swift_store_key"} <= SECRETS
+
+
+def test_a_bad_secret_is_not_told():
+    with pytest.raises(StoreSettingsError) as raised:
+        StoresConfig.from_sections(
+            {
+                "DEFAULT": {"enabled_backends": "one:s3"},
+                "glance_store": {"default_backend": "one"},
+                "one": {**BUCKET, "s3_store_bucket": "canary/", "s3_store_host": "u:canary@host"},
+            }
+        )
+    assert {one.option for one in raised.value.problems} == {"s3_store_bucket", "s3_store_host"}
+    assert "canary" not in str(raised.value) + repr(raised.value)
 
 
 @pytest.mark.parametrize(

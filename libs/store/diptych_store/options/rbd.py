@@ -1,5 +1,6 @@
 """The options of the rbd store."""
 
+import os
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -54,6 +55,11 @@ class RbdOptions(DriverOptions):
             if self.rados_connect_timeout > 0
             else (self.rbd_store_timeout)
         )
+
+    def places(self) -> Mapping[str, str]:
+        """See DriverOptions.places: a pool of the cluster of a file."""
+        conf = self.rbd_store_ceph_conf or "/etc/ceph/ceph.conf"
+        return {f"pool {self.rbd_store_pool} of {os.path.realpath(conf)}": "rbd_store_pool"}
 
     def properties(self) -> Mapping[str, object]:
         """See DriverOptions.properties."""

@@ -1,5 +1,6 @@
 """The options of the s3 store."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -87,6 +88,13 @@ class S3Options(DriverOptions):
         description="How often a request is repeated that was not answered, or with 5xx or "
         "SlowDown; a broken download is taken up again as often, counted from its last byte.",
     )
+
+    def places(self) -> Mapping[str, str]:
+        """See DriverOptions.places: server and bucket, by http or https."""
+        host = re.sub(r"^https?://", "", self.s3_store_host).strip("/")
+        authority, slash, path = host.partition("/")
+        authority = re.sub(r":(80|443)$", "", authority.lower())
+        return {f"{authority}{slash}{path}/{self.s3_store_bucket}": "s3_store_bucket"}
 
     def properties(self) -> Mapping[str, object]:
         """See DriverOptions.properties. Sizes are in bytes, as Glance shows them."""

@@ -116,6 +116,21 @@ class SwiftOptions(DriverOptions):
     )
     swift_upload_buffer_dir: str = Field(default="", description="No effect.")
 
+    def places(self) -> Mapping[str, str]:
+        """See DriverOptions.places: an account, by who writes to it, and a container."""
+        if self.swift_store_config_file:
+            server = f"{self.default_swift_reference} of {self.swift_store_config_file}"
+        else:
+            server = (self.swift_store_endpoint or self.swift_store_auth_address).rstrip("/")
+        if self.swift_store_multi_tenant:
+            account = "all projects"
+        elif self.swift_store_application_credential_id:
+            account = f"application credential {self.swift_store_application_credential_id}"
+        else:
+            account = self.swift_store_user.partition(":")[0]
+        words = (server, account, self.swift_store_container)
+        return {" ".join(filter(None, words)): "swift_store_container"}
+
     def properties(self) -> Mapping[str, object]:
         """See DriverOptions.properties."""
         return {
