@@ -271,6 +271,12 @@ osd data = {root}/osd
 osd objectstore = memstore
 memstore device bytes = {ROOM}
 osd memory target = 939524096
+# A process that was killed has its images open for this long; half a minute is the default.
+osd client watch timeout = 5
+
+[client]
+# Ten times for each watch that would expire.
+objecter tick interval = 0.5
 
 [client.rgw.a]
 admin socket = {root}/run/$name.asok

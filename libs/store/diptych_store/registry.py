@@ -189,7 +189,9 @@ def _opener(
             return lambda on_call, _: kind(name, swift, read_only=read_only, on_call=on_call)
         case RbdOptions() as rbd:
             from diptych_store.drivers.rbd import RbdStore
+            from diptych_store.drivers.rbd.cluster import libraries
 
+            libraries()
             return lambda on_call, _: RbdStore(name, rbd, read_only=read_only, on_call=on_call)
         case HttpOptions() as http:
             from diptych_store.drivers.http import HttpStore
