@@ -206,6 +206,17 @@ REFUSED: dict[str, tuple[Sections, list[tuple[str, str]]]] = {
         {"glance_store": {"default_store": "file", "stores": "memory,http"}},
         [("glance_store", "default_store")],
     ),
+    "a default that cannot be written to": (
+        several(
+            DEFAULT={"enabled_backends": "fast:file, web:http"},
+            glance_store={"default_backend": "web"},
+        ),
+        [("glance_store", "default_backend")],
+    ),
+    "single, a default that cannot be written to": (
+        {"glance_store": {"stores": "http", "default_store": "https"}},
+        [("glance_store", "default_store")],
+    ),
     "single, a bad value": (
         {"glance_store": {"weight": "heavy"}},
         [("glance_store", "weight")],
@@ -281,13 +292,9 @@ def test_no_secret_of_a_store_is_printed():
     for kind, model in DRIVERS.items():
         canaries = {name: f"canary-of-{name}" for name in model.model_fields if name in SECRETS}
         needed = {**BUCKET, **CONTAINER, **canaries}
-        sections = {
-            "DEFAULT": {"enabled_backends": f"one:{kind}"},
-            "glance_store": {"default_backend": "one"},
-            "one": needed,
-        }
+        sections = several(DEFAULT={"enabled_backends": f"fast:file, one:{kind}"}, one=needed)
         config = StoresConfig.from_sections(sections)
-        (store,) = config.stores
+        store = config.stores[1]
         for name in canaries:
             secret = getattr(store.options, name)
             assert secret.get_secret_value() == f"canary-of-{name}"
@@ -326,10 +333,7 @@ def test_glances_types_that_are_not_here_are_told_to_be_so(sections: Sections, k
 
 @pytest.mark.parametrize("kind", DRIVERS)
 def test_a_store_of_any_type_without_options_is_fine_or_says_which_it_needs(kind: str):
-    sections = {
-        "DEFAULT": {"enabled_backends": f"one:{kind}"},
-        "glance_store": {"default_backend": "one"},
-    }
+    sections = several(DEFAULT={"enabled_backends": f"fast:file, one:{kind}"})
     try:
         config = StoresConfig.from_sections(sections)
     except StoreSettingsError as error:
@@ -338,7 +342,7 @@ def test_a_store_of_any_type_without_options_is_fine_or_says_which_it_needs(kind
             assert problem.option in DRIVERS[kind].model_fields
             assert problem.expected
     else:
-        assert [one.type for one in config.stores] == [kind]
+        assert [one.type for one in config.stores] == ["file", kind]
 
 
 def test_a_problem_says_what_was_expected_and_not_what_was_given():
@@ -373,9 +377,10 @@ def test_single_stores_are_configured_without_names(section: dict[str, str], nam
 
 def test_a_scheme_names_the_store_that_has_it():
     config = StoresConfig.from_sections(
-        {"glance_store": {"stores": "http", "default_store": "https"}}
+        {"glance_store": {**CONTAINER, "stores": "https, swift", "default_store": "swift+https"}}
     )
-    assert config.default == "http"
+    assert config.default == "swift"
+    assert [one.name for one in config.stores] == ["http", "swift"]
 
 
 def test_nothing_configured_is_glances_default_directory():

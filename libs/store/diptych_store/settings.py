@@ -186,6 +186,8 @@ class _Reader:
         if default not in names:
             choice = " or ".join(sorted(names)) or "the name of a store"
             self.refuse(GLANCE_STORE, "default_backend", choice)
+        elif any(one.name == default and one.options.NEVER_WRITES for one in stores):
+            self.refuse(GLANCE_STORE, "default_backend", "a store that can be written to")
         return self.config(stores, default=default, is_multiple=True, reserved=kinds)
 
     def single(self) -> StoresConfig:
@@ -202,6 +204,8 @@ class _Reader:
                 stores += self.store(kind, kind, section=GLANCE_STORE)
         if default not in kinds:
             self.refuse(GLANCE_STORE, "default_store", "one of `stores`")
+        elif any(one.name == default and one.options.NEVER_WRITES for one in stores):
+            self.refuse(GLANCE_STORE, "default_store", "a store that can be written to")
         return self.config(stores, default=default, is_multiple=False, reserved={})
 
     def config(
