@@ -1,5 +1,6 @@
 """Buckets of the test run's S3 server, and what lies in them behind the store's back."""
 
+import functools
 import json
 import uuid
 from collections.abc import AsyncGenerator, Mapping
@@ -45,11 +46,16 @@ async def open_there(argument: str, on_call: OnCall = tell_nobody) -> S3Store:
     return store_of(json.loads(argument), on_call=on_call)
 
 
+@functools.cache
+def _session() -> Any:
+    return AioSession()
+
+
 @asynccontextmanager
 async def client(server: Seaweedfs, key: AccessKey | None = None) -> AsyncGenerator[Any]:
     """A client that is not the driver's."""
     key = key or server.full
-    async with AioSession().create_client(
+    async with _session().create_client(
         "s3",
         endpoint_url=server.url,
         region_name="us-east-1",

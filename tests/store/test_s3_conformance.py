@@ -1,6 +1,6 @@
 import json
 from collections.abc import AsyncIterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from dev.seaweedfs import Seaweedfs
@@ -20,7 +20,7 @@ class BucketRig(WritableRig):
     transferred = 16 * MIB
 
     def __init__(
-        self, server: Seaweedfs, bucket: str, elsewhere: str, more: dict[str, object]
+        self, server: Seaweedfs, bucket: str, elsewhere: str, more: dict[str, Any]
     ) -> None:
         self.calls = Calls()
         self._server = server
@@ -57,12 +57,12 @@ async def buckets(s3: Seaweedfs) -> list[str]:
 
 
 class TestS3Conformance(StoreConformance):
-    settings: ClassVar[dict[str, object]] = {}
+    settings: ClassVar[dict[str, Any]] = {}
 
     @pytest.fixture
     async def rig(self, s3: Seaweedfs, buckets: list[str]) -> AsyncIterator[WritableRig]:
         for bucket in buckets:
             await s3_bucket.empty(s3, bucket)
-        rig = BucketRig(s3, *buckets, self.settings)
+        rig = BucketRig(s3, buckets[0], buckets[1], self.settings)
         yield rig
         await rig.store.aclose()

@@ -1,6 +1,7 @@
 """The client of one S3 store: opened late, used through one function, its errors translated."""
 
 import asyncio
+import functools
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -146,9 +147,7 @@ class Connection:
         """The client, opened by the first who asks; makes no request."""
         async with self._lock:
             if self._client is None:
-                session = _session()
-                # A tenth of a second of parsing, and not in the event loop.
-                await asyncio.to_thread(session.warm_up_loader_caches, "s3")
+                session = await asyncio.to_thread(_session)
                 self._client = await self._stack.enter_async_context(self._opening(session))
             return self._client
 
@@ -277,8 +276,13 @@ def _region(endpoint: str, configured: str) -> str:
     return configured or (match[1] if match else "us-east-1")
 
 
+@functools.cache
 def _session() -> AioSession:
-    """A session that knows botocore's defaults and neither variables nor files of this host."""
+    """A session that knows botocore's defaults and neither variables nor files of this host.
+
+    One for all stores, whose credentials it does not know either: it is slow to make, a tenth of a
+    second of parsing, so it is made in a thread.
+    """
     known = cast("Mapping[str, tuple[Any, ...]]", cast("Any", AioSession).SESSION_VARIABLES)
     variables: dict[str, tuple[Any, ...]] = {
         name: (None, None, default, conversion)
@@ -286,4 +290,6 @@ def _session() -> AioSession:
     }
     for file in ("config_file", "credentials_file"):
         variables[file] = (None, None, os.devnull, None)
-    return AioSession(session_vars=variables)
+    session = AioSession(session_vars=variables)
+    session.warm_up_loader_caches("s3")
+    return session
