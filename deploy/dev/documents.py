@@ -108,8 +108,8 @@ def _settings_page() -> str:
             "## The images service",
             "",
             settings_report.document(ImagesSettings),
-            "Stores have sections of their own, named in `enabled_backends`; see"
-            " [the drivers](../drivers/).",
+            "Stores have sections of their own, named in `enabled_backends`: see"
+            " [stores](stores.md).",
             "",
             "### Options of Glance's without effect",
             "",
@@ -120,7 +120,7 @@ def _settings_page() -> str:
             "## The artifacts service",
             "",
             "It serves its versions only, so far: `[database]`, `[oslo_policy]` and `[jobs]` are"
-            " read and not used yet.",
+            " read and not used yet. It has stores of its own, configured alike.",
             "",
             settings_report.document(ArtifactsSettings),
         ]

@@ -40,8 +40,8 @@ class Default(common.ServiceDefault, frozen=True):
     )
     enabled_backends: str | None = option(
         None,
-        "Stores as name:type, separated by commas; each has a section of its name. Unset: one"
-        " store, by [glance_store].",
+        "Stores as name:type, separated by commas; each has a section of its name. Unset: one of"
+        " each type, by [glance_store].",
     )
     enabled_import_methods: Annotated[CommaList, BeforeValidator(_without_brackets)] = option(
         ("glance-direct", "web-download", "copy-image"),
@@ -135,7 +135,7 @@ UNUSED: Final[common.Unused] = {
         "image_cache_stall_time": _NOT_YET,
         "cache_prefetcher_interval": _NOT_YET,
         "do_secure_hash": "images always have a hash",
-        "http_retries": _NOT_YET,
+        "http_retries": "each store has retries of its own; see its page",
         "user_storage_quota": _NOT_YET,
         "use_keystone_limits": _NOT_YET,
         "property_protection_file": _NOT_YET,
