@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import httpx
@@ -19,23 +19,24 @@ def _unique(prefix: str) -> str:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of one test's own. It is made by `made`."""
+    """A bucket of one test's own; a store gets to it at `url` with `key`."""
 
     server: Seaweedfs
     name: str = field(default_factory=lambda: _unique("images"))
+    key: AccessKey = Seaweedfs.full
+    kind: ClassVar[str] = "s3"
+    url: str | None = None
 
-    def options(
-        self, store: str, *, url: str | None = None, key: AccessKey | None = None, **more: str
-    ) -> dict[str, str]:
+    def options(self, store: str, **more: str) -> dict[str, str]:
         """What `service.configuration` takes to have this bucket as a store of that name."""
-        used = key or self.server.full
         options = {
-            "s3_store_host": url or self.server.url,
-            "s3_store_access_key": used.access,
-            "s3_store_secret_key": used.secret,
+            "s3_store_host": self.url or self.server.url,
+            "s3_store_access_key": self.key.access,
+            "s3_store_secret_key": self.key.secret,
             "s3_store_bucket": self.name,
             "s3_store_bucket_url_format": "path",
             "s3_store_region_name": "us-east-1",
+            "s3_store_retries": "1",
             **more,
         }
         return {f"{store}__{name}".upper(): value for name, value in options.items()}
@@ -87,16 +88,21 @@ class Container:
     name: str = field(default_factory=lambda: _unique("images"))
     user: str = "test:tester"
     key: str = "testing"
+    auth_url: str | None = None
+    kind: ClassVar[str] = "swift"
 
-    def options(self, store: str, *, url: str | None = None, **more: str) -> dict[str, str]:
+    def options(self, store: str, **more: str) -> dict[str, str]:
         """As Bucket.options."""
         options = {
             "swift_store_auth_version": "1",
-            "swift_store_auth_address": url or self.server.auth_url,
+            "swift_store_auth_address": self.auth_url or self.server.auth_url,
             "swift_store_user": self.user,
             "swift_store_key": self.key,
             "swift_store_container": self.name,
             "swift_store_create_container_on_put": "true",
+            # Segments of 4 MiB from 8 MiB on.
+            "swift_store_large_object_size": "8",
+            "swift_store_large_object_chunk_size": "4",
             **more,
         }
         return {f"{store}__{name}".upper(): value for name, value in options.items()}
@@ -117,10 +123,12 @@ class Container:
         async with self._client() as http:
             found = await http.get("", params={"format": "json", "prefix": self.name})
             containers = [one["name"] for one in found.raise_for_status().json()]
-            return {
-                name: [one["name"] for one in (await http.get(f"/{name}?format=json")).json()]
-                for name in containers
-            }
+            listings = {name: await http.get(f"/{name}?format=json") for name in containers}
+        return {
+            name: [one["name"] for one in listing.json()]
+            for name, listing in listings.items()
+            if listing.status_code != 404  # it went meanwhile
+        }
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[httpx.AsyncClient]:
