@@ -1,17 +1,17 @@
 import asyncio
 import contextlib
-import fcntl
 import os
 import resource
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from diptych_store.drivers import filesystem
 from diptych_store.drivers.filesystem import FilesystemStore
 from diptych_store.errors import (
     AttemptLost,
@@ -23,7 +23,7 @@ from diptych_store.errors import (
     WriteDenied,
 )
 from diptych_store.options.filesystem import FilesystemOptions
-from diptych_store.protocol import Attempt
+from diptych_store.protocol import Attempt, ByteRange
 
 from tests.store.conformance import (
     MIB,
@@ -31,13 +31,13 @@ from tests.store.conformance import (
     begun_attempts,
     get,
     in_blocks,
+    open_files,
     put,
     some_bytes,
 )
+from tests.store.mounts import Debian, Served, disk, frozen, make_read_only, mounted, served
 
 NOBODY = 65_534
-# <linux/fs.h>
-FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 
 
 def settings_for(directory: Path, **others: object) -> FilesystemOptions:
@@ -154,6 +154,65 @@ async def test_zeros_take_no_room_in_a_thin_store(directory: Path, thin: bool):
     assert (taken < 2 * MIB) is thin
 
 
+@pytest.mark.parametrize(
+    "data",
+    [bytes(3 * MIB), bytes(100_000) + b"x", some_bytes(100_000) + bytes(200_000), bytes(60_000)],
+    ids=["nothing but zeros", "zeros first", "zeros last", "few zeros"],
+)
+async def test_holes_are_read_as_zeros(directory: Path, data: bytes):
+    async with opened(directory, filesystem_thin_provisioning=True) as store:
+        location = await put(store, data, key="a")
+        assert (directory / "a").stat().st_size == len(data)
+        assert await get(store, location) == data
+        assert await get(store, location, ByteRange(50_000, 100_000)) == data[50_000:150_000]
+
+
+async def test_a_sparse_file_that_glance_wrote_is_read(store: FilesystemStore, directory: Path):
+    with (directory / "a").open("wb") as file:
+        file.truncate(MIB)
+        file.seek(0, os.SEEK_END)
+        file.write(b"bytes")
+        file.truncate(2 * MIB)
+    expected = bytes(MIB) + b"bytes" + bytes(MIB - 5)
+    assert await get(store, f"file://{directory}/a") == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "mode"),
+    [("600", 0o700), ("640", 0o710), ("604", 0o701), ("664", 0o711), ("0", 0o700)],
+)
+async def test_those_who_may_read_files_may_pass_the_directory(
+    directory: Path, option: str, mode: int
+):
+    directory.mkdir(mode=0o700)  # noqa: ASYNC240
+    async with opened(directory, filesystem_store_file_perm=option) as store:
+        await put(store, b"x", key="a")
+    assert directory.stat().st_mode & 0o777 == mode  # noqa: ASYNC240
+    assert (directory / ".attempts").stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_new_directory_has_the_permissions_of_the_umask(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        async with opened(tmp_path / "new" / "images"):
+            pass
+    finally:
+        os.umask(before)
+    for made in (tmp_path / "new", tmp_path / "new" / "images"):
+        assert made.stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("option", ["0", "-1"])
+async def test_no_permissions_are_set_where_the_setting_says_none(directory: Path, option: str):
+    before = os.umask(0o077)
+    try:
+        async with opened(directory, filesystem_store_file_perm=option) as store:
+            await put(store, b"x", key="a")
+    finally:
+        os.umask(before)
+    assert (directory / "a").stat().st_mode & 0o777 == 0o600
+
+
 # Nothing outside of the directory, nothing but files.
 
 
@@ -239,7 +298,7 @@ async def test_bytes_are_durable_before_they_have_a_name_and_the_name_before_it_
         "from diptych_store.drivers.filesystem import FilesystemStore\n"
         "from diptych_store.options.filesystem import FilesystemOptions\n"
         "from diptych_store.protocol import Attempt\n"
-        "from tests.store.test_filesystem import put\n"
+        "from tests.store.conformance import put\n"
         "watched = []\n"
         "def hook(frame, event, argument):\n"
         "    if event == 'c_call' and 'drivers/filesystem/' in frame.f_code.co_filename:\n"
@@ -282,24 +341,6 @@ async def test_a_file_beyond_the_limit_of_the_process_is_too_much(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert files_under(directory) == []
-
-
-@contextlib.contextmanager
-def mounted(target: Path, *arguments: str) -> Generator[None, None, None]:
-    target.mkdir()
-    done = subprocess.run(
-        ["mount", *arguments, str(target)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"cannot mount: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(target)], check=True)
-
-
-def make_read_only(target: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,ro,bind", str(target)], check=True)
 
 
 @pytest.fixture
@@ -434,28 +475,25 @@ async def test_a_message_names_the_store_and_no_path(store: FilesystemStore, dir
 
 
 @pytest.fixture
-def disk_of_its_own(tmp_path: Path) -> Iterator[Path]:
+def disk_of_its_own(tmp_path: Path, debian: Debian) -> Iterator[Path]:
     """A small ext4 that can be frozen, which looks like a mount whose server has gone."""
-    image = tmp_path / "disk"
-    with image.open("wb") as file:
-        file.truncate(32 * MIB)
-    try:
-        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"cannot make a file system: {error}")
-    with mounted(tmp_path / "disk-mounted", "-o", "loop", str(image)):
-        yield tmp_path / "disk-mounted"
+    with disk(debian("e2fsprogs", "mkfs.ext4"), tmp_path, 32 * MIB) as mounted_at:
+        yield mounted_at
 
 
-@contextlib.contextmanager
-def frozen(directory: Path) -> Generator[None, None, None]:
-    descriptor = os.open(directory, os.O_RDONLY)
-    fcntl.ioctl(descriptor, FIFREEZE, 0)
-    try:
-        yield
-    finally:
-        fcntl.ioctl(descriptor, FITHAW, 0)
-        os.close(descriptor)
+async def until_nothing_is_left(store: FilesystemStore, directory: Path) -> None:
+    """Until the calls that were given up have ended and were cleaned up after."""
+
+    async def is_nothing_left() -> bool:
+        with contextlib.suppress(Unreachable):  # the time limit is short
+            return not await begun_attempts(store) and not any(
+                file.startswith(str(directory)) for file in open_files()
+            )
+        return False
+
+    async with asyncio.timeout(60):
+        while not await is_nothing_left():
+            pass
 
 
 async def test_a_disk_that_hangs_holds_up_neither_the_loop_nor_another_store(
@@ -485,11 +523,7 @@ async def test_a_disk_that_hangs_holds_up_neither_the_loop_nor_another_store(
         assert "did not answer within 0.5 seconds" in str(outcomes[0])
         assert max(lags) < 0.5
         # The disk answers again: what hung in it ends, and leaves nothing.
-        for _ in range(100):
-            if not await begun_attempts(stuck):
-                break
-            await asyncio.sleep(0.1)
-        assert await begun_attempts(stuck) == []
+        await until_nothing_is_left(stuck, disk_of_its_own)
 
 
 async def test_an_upload_into_a_disk_that_hangs_for_a_moment_is_whole(disk_of_its_own: Path):
@@ -500,3 +534,102 @@ async def test_an_upload_into_a_disk_that_hangs_for_a_moment_is_whole(disk_of_it
             await asyncio.sleep(0.3)
             assert not upload.done()
         assert await get(store, await upload) == data
+
+
+@pytest.fixture
+def network(tmp_path: Path, debian: Debian) -> Iterator[Served]:
+    with served(debian, tmp_path / "server", tmp_path / "network") as mount:
+        yield mount
+
+
+async def test_a_mount_without_an_answer_holds_up_its_own_store_alone(
+    network: Served, tmp_path: Path
+):
+    """Not even with all its threads hanging, and without a time limit."""
+    data = some_bytes(3 * MIB)
+    async with (
+        opened(network.target / "images", filesystem_store_thread_pool_size=3) as stuck,
+        opened(tmp_path / "other") as other,
+    ):
+        location, goner = await put(stuck, data, key="a"), await put(stuck, b"x", key="b")
+        network.hang()
+        try:
+            reads = [asyncio.create_task(get(stuck, location)) for _ in range(5)]
+            writes = [asyncio.create_task(put(stuck, data, key=f"{n}")) for n in range(5)]
+            others = [asyncio.create_task(stuck.free()), asyncio.create_task(stuck.delete(goner))]
+            for number in range(8):
+                assert await get(other, await put(other, data, key=f"{number}")) == data
+            waiting = [*reads, *writes, *others]
+            assert not any(task.done() for task in waiting)
+            # Who has not begun may leave at once.
+            others[0].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await others[0]
+        finally:
+            network.answer()
+        assert await asyncio.gather(*reads) == [data] * 5
+        for written in await asyncio.gather(*writes):
+            assert await get(stuck, written) == data
+        await others[1]
+        with pytest.raises(NotFound):
+            await get(stuck, goner)
+
+
+async def test_a_copy_from_a_mount_without_an_answer_holds_up_no_upload(
+    network: Served, tmp_path: Path
+):
+    async with (
+        opened(network.target / "images") as stuck,
+        opened(tmp_path / "other", filesystem_store_thread_pool_size=1) as other,
+    ):
+        location = await put(stuck, b"bytes", key="a")
+        attempts = [attempt_at() for _ in range(8)]
+        network.hang()
+        try:
+            copies = [
+                asyncio.create_task(other.copy(attempt, stuck, location)) for attempt in attempts
+            ]
+            for number in range(8):
+                assert await get(other, await put(other, b"x", key=f"{number}")) == b"x"
+            assert not any(copy.done() for copy in copies)
+        finally:
+            network.answer()
+        assert await asyncio.gather(*copies) == [5] * 8
+        for attempt in attempts:
+            assert await get(other, await other.publish(attempt)) == b"bytes"
+
+
+async def test_a_call_without_an_answer_is_given_up_after_the_time_limit(network: Served):
+    async with opened(network.target / "images", filesystem_store_timeout=0.5) as store:
+        location = await put(store, b"bytes", key="a")
+        network.hang()
+        try:
+            with pytest.raises(Unreachable, match=r"did not answer within 0\.5 seconds"):
+                await get(store, location)
+            with pytest.raises(Unreachable):
+                await store.write(attempt_at(), in_blocks(b"x"), size=1)
+            with pytest.raises(Unreachable):
+                await store.free()
+        finally:
+            network.answer()
+        await until_nothing_is_left(store, network.target)
+        assert await get(store, location) == b"bytes"
+
+
+async def test_a_mount_without_an_answer_does_not_hold_up_the_start(
+    network: Served, monkeypatch: pytest.MonkeyPatch
+):
+    directory = network.target / "images"
+    async with opened(directory) as store:
+        location = await put(store, b"bytes", key="a")
+    monkeypatch.setattr(filesystem, "_PATIENCE_S", 0.2)
+    network.hang()
+    try:
+        store = await FilesystemStore.open_directory("here", settings_for(directory))
+        reading = asyncio.create_task(get(store, location))
+        await asyncio.sleep(0)
+        assert not reading.done()
+    finally:
+        network.answer()
+    assert await reading == b"bytes"
+    await store.aclose()
