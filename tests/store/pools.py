@@ -1,5 +1,6 @@
 """A pool of Ceph, looked at and changed with the plain bindings, as Nova or an operator would."""
 
+import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
@@ -41,3 +42,19 @@ class Pool:
         """All objects of RADOS but those of librbd's own, and all names."""
         objects = {one.key for one in self.pool.list_objects()} - _EVERYWHERE
         return sorted([*objects, *self.names(), *self.trash()])
+
+    def is_open(self) -> bool:
+        """Whether somebody has an image of the pool open to change it."""
+        for one in self.pool.list_objects():
+            prefix, _, image_id = str(one.key).partition(".")
+            if prefix == "rbd_header":
+                with self.rbd.Image(self.pool, image_id=image_id, read_only=True) as image:
+                    if list(image.watchers_list()):
+                        return True
+        return False
+
+    async def until_closed(self) -> None:
+        """Wait until nobody has; fails after a minute."""
+        async with asyncio.timeout(60):
+            while await asyncio.to_thread(self.is_open):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.2)

@@ -1,23 +1,47 @@
 import asyncio
+import json
+import sys
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 import pytest
+from dev import ceph as dev_ceph
 from dev.ceph import Ceph
+from diptych_store.calls import OnCall, tell_nobody
 from diptych_store.drivers.rbd import RbdStore
 from diptych_store.options.rbd import RbdOptions
+from diptych_store.protocol import Attempt
 
-from tests.store.conformance import Calls, StoreConformance, WritableRig
+from tests import servers
+from tests.store.conformance import CALLS, MIB, Calls, StoreConformance, WritableRig
 from tests.store.pools import Pool
 
 pytestmark = pytest.mark.conformance_all
 
 
+async def open_there(argument: str, on_call: OnCall = tell_nobody) -> RbdStore:
+    """The store for a process of its own; `argument` is a folder of bindings and the options."""
+    bindings, options = json.loads(argument)
+    sys.path.append(bindings)
+    return RbdStore("here", RbdOptions.model_validate(options), on_call=on_call)
+
+
 class Images(WritableRig):
+    # Four pieces under way, one that is gathered and one on its way between the two.
+    held_writing = 7 * MIB
+    # Four pieces asked for, one being sent, the next one.
+    held_reading = 7 * MIB
+    transferred = 12 * MIB
+
     def __init__(self, store: RbdStore, calls: Calls, pool: Pool, options: RbdOptions) -> None:
         self.store = store
         self.calls = calls
-        self._pool = pool
+        self.pool = pool
+        self.crash = (
+            f"{__name__}:{open_there.__name__}",
+            json.dumps([str(dev_ceph.bindings(servers.folder())), options.model_dump()]),
+            CALLS,
+        )
         self._options = options
 
     async def open_read_only(self) -> RbdStore:
@@ -27,7 +51,7 @@ class Images(WritableRig):
         return RbdStore("here", self._options)
 
     async def everything(self) -> list[str]:
-        return await asyncio.to_thread(self._pool.everything)
+        return await asyncio.to_thread(self.pool.everything)
 
 
 class TestRbdConformance(StoreConformance):
@@ -47,6 +71,15 @@ class TestRbdConformance(StoreConformance):
         yield Images(store, calls, pool, options)
         await store.aclose()
         await asyncio.to_thread(pool.close)
+
+    async def killed(
+        self, rig: WritableRig, scenario: str
+    ) -> AsyncIterator[tuple[Attempt, str, str]]:
+        assert isinstance(rig, Images)
+        async for step in super().killed(rig, scenario):
+            # What a dead process has open is open for some seconds more: nobody's lease is shorter.
+            await rig.pool.until_closed()
+            yield step
 
 
 class TestThinRbdConformance(TestRbdConformance):
