@@ -38,7 +38,7 @@ class Container:
         }
 
     def store(
-        self, *, read_only: bool = False, on_call: OnCall = tell_nobody, **more: object
+        self, *, read_only: bool = False, on_call: OnCall = tell_nobody, **more: Any
     ) -> SwiftStore:
         options = SwiftOptions.model_validate({**self.values(), **more})
         return SwiftStore("here", options, read_only=read_only, on_call=on_call)

@@ -1,6 +1,6 @@
 import json
 from collections.abc import AsyncIterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from dev.swift import Swift
@@ -13,13 +13,13 @@ from tests.store.swift_container import Container
 
 
 async def open_there(settings: str, on_call: OnCall) -> SwiftStore:
-    return SwiftStore("here", SwiftOptions.model_validate_json(settings), on_call=on_call)
+    return SwiftStore("here", SwiftOptions.model_validate(json.loads(settings)), on_call=on_call)
 
 
 class InContainer(WritableRig):
     several_parts = 3 * MIB + 4321
 
-    def __init__(self, container: Container, settings: dict[str, object]) -> None:
+    def __init__(self, container: Container, settings: dict[str, Any]) -> None:
         self.calls = Calls()
         self._container = container
         self._settings = settings
@@ -44,7 +44,7 @@ class InContainer(WritableRig):
 
 
 class TestSwiftConformance(StoreConformance):
-    settings: ClassVar[dict[str, object]] = {}
+    settings: ClassVar[dict[str, Any]] = {}
 
     @pytest.fixture
     async def rig(self, swift: Swift) -> AsyncIterator[Rig]:

@@ -113,7 +113,7 @@ class Client:
     def tokens(self, reference: Reference) -> Tokens:
         """The tokens of a reference's credentials; asks nobody yet."""
 
-        async def once() -> Access:
+        async def obtained() -> Access:
             with told(self._on_call, "authenticate"):
                 try:
                     return await auth.obtain(self._http, reference, self._options)
@@ -124,8 +124,9 @@ class Client:
                 except (ReadDenied, Unreachable) as error:
                     raise type(error)(f"Store {self._name}: {error}") from None
 
+        # Not tried again here: whatever needs the token is.
         return Tokens(
-            partial(retried, once, _RETRIES),
+            obtained,
             renew_before_s=self._options.swift_store_expire_soon_interval,
         )
 

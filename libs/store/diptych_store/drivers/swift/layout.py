@@ -68,10 +68,8 @@ def parse_location(location: str) -> Location:
         if at or _REFERENCE.fullmatch(place) is None:
             raise _bad(location)
         return Location(container=container, key=key, reference=place)
-    host, _, path = place.partition("/")
-    if _HOST.fullmatch(host) is None or any(
-        part in ("", ".", "..") for part in path.split("/")[1:]
-    ):
+    host, *path = place.split("/")
+    if _HOST.fullmatch(host) is None or any(part in ("", ".", "..") for part in path):
         raise _bad(location)
     user, colon, _ = credentials.rpartition(":")
     if at and not colon:
