@@ -170,6 +170,10 @@ class WritableRig(Rig, Protocol):
         return None
 
 
+# What a process that is to be killed copies from: the end of the key.
+SOURCE = "-source"
+
+
 class WriterGone(Exception):
     """The one who sends the bytes has gone."""
 
@@ -1396,6 +1400,34 @@ class StoreConformance(ReadConformance):
                 await store.discard(leftover)
             await store.discard(attempt, published=True)
             assert await rig.everything() == [], name
+
+    @pytest.mark.parametrize("scenario", ["copy", "take_over"])
+    async def test_killed_while_copying_both_objects_are_whole_or_not_there(
+        self, rig: WritableRig, store: Store, scenario: str
+    ):
+        if not isinstance(store, Copies):
+            pytest.skip("the backend does not copy")
+        outcomes: list[str] = []
+        async for attempt, location, name in self.killed(rig, scenario):
+            begun = await begun_attempts(store)
+            assert set(begun) <= {attempt}
+            try:
+                assert await get(store, location) == some_bytes(2_500_000)
+                outcomes.append("whole")
+            except NotFound:
+                outcomes.append("leftover" if begun else "nothing")
+            await store.discard(attempt, published=True)
+            source = await put(store, b"x", key=f"{attempt.key}-another")
+            await store.delete(source)
+            source = source.removesuffix("-another") + SOURCE
+            try:
+                assert await get(store, source) == some_bytes(2_500_000)
+                await store.delete(source)
+            except NotFound:
+                assert (scenario, outcomes[-1]) == ("take_over", "whole")
+            assert await rig.everything() == [], name
+        assert outcomes == sorted(outcomes, key=["nothing", "leftover", "whole"].index)
+        assert outcomes[-1] == "whole"
 
     async def test_killed_while_deleting_the_object_is_whole_or_gone(
         self, rig: WritableRig, store: Store

@@ -18,14 +18,15 @@ import os
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import FrameType
 from typing import NoReturn
 
 from diptych_store.errors import StoreError
-from diptych_store.protocol import Attempt, Store
+from diptych_store.protocol import Attempt, Copies, Store
 
-from tests.store.conformance import CALLS, WriterGone, in_blocks, some_bytes
+from tests.store.conformance import CALLS, SOURCE, WriterGone, in_blocks, some_bytes
 
 SIZE = 2_500_000
 
@@ -102,9 +103,27 @@ async def delete(store: Store, attempt: Attempt, arm: Callable[[], None]) -> Non
     await store.delete(location)
 
 
+async def copy(
+    store: Store, attempt: Attempt, arm: Callable[[], None], *, temporary: bool = False
+) -> None:
+    assert isinstance(store, Copies)
+    source = Attempt(key=f"{attempt.key}{SOURCE}", token=str(uuid.uuid4()))
+    await store.write(source, in_blocks(some_bytes(SIZE)), size=None)
+    location = await store.publish(source)
+    arm()
+    await store.copy(attempt, store, location, temporary=temporary)
+    await store.publish(attempt)
+    if temporary:
+        await store.delete(location)
+
+
+async def take_over(store: Store, attempt: Attempt, arm: Callable[[], None]) -> None:
+    await copy(store, attempt, arm, temporary=True)
+
+
 SCENARIOS = {
     scenario.__name__: scenario
-    for scenario in (write, fail, discard_written, discard_published, delete)
+    for scenario in (write, fail, discard_written, discard_published, delete, copy, take_over)
 }
 
 
