@@ -15,6 +15,7 @@ import pytest
 from dev.ports import any_free
 from dev.seaweedfs import AccessKey, Seaweedfs
 from dev.swift import Swift
+from diptych_store.settings import SECRETS
 
 from tests.images.daemon import COMMAND
 from tests.images.service import configuration
@@ -204,3 +205,20 @@ async def test_a_directory_that_was_replaced_is_adopted(
         assert told.startswith("Other nodes have to have the directories")
     done = stores("adopt", "tape", environ=node("one"), code=2)
     assert "There is no store tape; there are fast, cheap." in done.stderr
+
+
+def test_no_command_prints_a_secret_of_a_store(tmp_path: Path) -> None:
+    canaries = {f"ONE__{name.upper()}": f"canary-of-{name}" for name in SECRETS}
+    needed = {"ONE__S3_STORE_HOST": "https://s3.example.org", "ONE__S3_STORE_BUCKET": "images"}
+    environ = {**os.environ, **environment(tmp_path, needed, canaries, one="s3")}
+    for command in ("stores list", "stores list --json", "config show"):
+        done = subprocess.run(
+            [COMMAND, *command.split()], env=environ, capture_output=True, text=True, check=True
+        )
+        assert "images" in done.stdout
+        assert "canary" not in done.stdout + done.stderr
+    done = subprocess.run(
+        [COMMAND, "config", "check"], env=environ, capture_output=True, text=True, check=True
+    )
+    assert "only stores of type swift have it" in done.stdout
+    assert "canary" not in done.stdout + done.stderr
