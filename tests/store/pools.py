@@ -43,6 +43,17 @@ class Pool:
         objects = {one.key for one in self.pool.list_objects()} - _EVERYWHERE
         return sorted([*objects, *self.names(), *self.trash()])
 
+    def data_objects(self) -> list[int]:
+        """The numbers of the objects that have data, of all images."""
+        keys = [str(one.key) for one in self.pool.list_objects()]
+        return sorted(int(key.rpartition(".")[2], 16) for key in keys if key.startswith("rbd_data"))
+
+    def wipe(self) -> None:
+        """Remove what a test that failed has left."""
+        for one in list(self.pool.list_objects()):
+            if one.key != "rbd_info":
+                self.pool.remove_object(one.key)
+
     def is_open(self) -> bool:
         """Whether somebody has an image of the pool open to change it."""
         for one in self.pool.list_objects():

@@ -20,6 +20,7 @@ from diptych_store.errors import (
     BadLocation,
     NotFound,
     ReadDenied,
+    StoreError,
     Unreachable,
     WriteDenied,
 )
@@ -197,14 +198,14 @@ class RbdStore:
             raise BadLocation(f"Store {self.name} has no location in another cluster than its own.")
 
     def _open(self, image: OpenImage, place: RbdLocation) -> bytes:
-        self._check_cluster(place)
         try:
+            self._check_cluster(place)
             return image.open()
         except self._cluster.rbd.ImageNotFound:
             self._cluster.check_pool(self._cluster.connect())
             raise NotFound(f"Store {self.name} has no object {place.image}.") from None
-        except self._cluster.errors as error:
-            translated = self._cluster.error(error)
+        except (WriteDenied, *self._cluster.errors) as error:
+            translated = error if isinstance(error, StoreError) else self._cluster.error(error)
             if isinstance(translated, WriteDenied):
                 raise ReadDenied(str(translated)) from error
             raise translated from error

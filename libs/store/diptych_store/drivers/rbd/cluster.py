@@ -143,6 +143,10 @@ class Cluster:
             client.connect()
         except self.rados.ObjectNotFound as error:
             raise Unreachable(f"Store {self.store}: its user's keyring was not found.") from error
+        except self.rados.OSError as error:
+            if error.errno not in _DENIED:
+                raise
+            raise WriteDenied(f"Store {self.store}: Ceph does not let its user in.") from error
         try:
             pool = client.open_ioctx(self.pool_name)
         except self.rados.ObjectNotFound as error:
@@ -195,10 +199,6 @@ class Cluster:
         except self.rados.ObjectNotFound:
             return None
         return _decoded(content)
-
-    def hold(self, connection: Connection, name: str, image_id: str) -> None:
-        """Let an image be opened under a name that nobody else uses."""
-        connection.pool.write_full(_name_object(name), _encoded(image_id))
 
     def let_go(self, connection: Connection, name: str, image_id: str | None = None) -> None:
         """Let no image be opened under a name any more; with an id, only if it is that image."""

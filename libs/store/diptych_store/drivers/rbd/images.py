@@ -16,6 +16,7 @@ from diptych_store.errors import (
     BadLocation,
     InUse,
     NotFound,
+    Unreachable,
 )
 from diptych_store.locations import check_key, check_token
 from diptych_store.protocol import Attempt, Block, ByteRange
@@ -26,7 +27,6 @@ OWNER = "diptych_attempt"
 # No image that a location can name begins with a dot.
 _BEGUN = ".attempt."
 _DISCARDED = ".discarded."
-_REMOVED = ".removed."
 
 MIB = 1024 * 1024
 # What is sent and asked for at a time. It divides the size of the objects, so that none of these
@@ -357,8 +357,9 @@ def discard(cluster: Cluster, attempt: Attempt, *, writings: Writings, published
     """Make a later `publish` impossible, then remove the attempt's image.
 
     First its entry in the directory gets another name: what `publish` needs is gone at once, and
-    whatever dies from here on, the image is found under that name. An image that is open
-    elsewhere stays there; a process that writes it removes it when it is done.
+    whatever dies from here on, the image is found under that name. It is opened by its old one
+    all the same. An image that is open elsewhere stays there; a process that writes it removes it
+    when it is done.
     """
     connection, name, key = cluster.connect(), place_of(attempt), attempt.key
     discarded = _DISCARDED + name.removeprefix(_BEGUN)
@@ -366,9 +367,7 @@ def discard(cluster: Cluster, attempt: Attempt, *, writings: Writings, published
     if image_id is not None:
         cluster.rename_entry(connection, name, discarded, image_id)
     if published:
-        holder = cluster.id_of(connection, key)
-        if holder is not None and _owner(cluster, connection, holder) == attempt.token:
-            cluster.rename_entry(connection, key, discarded, holder)
+        _remove_published(cluster, connection, attempt)
     image_id = cluster.id_of(connection, discarded)
     if image_id is None:
         if cluster.id_of(connection, name) is None:
@@ -379,14 +378,19 @@ def discard(cluster: Cluster, attempt: Attempt, *, writings: Writings, published
         return
     # A `publish` that was cut short may have taken the key already.
     cluster.let_go(connection, key, image_id)
-    # librbd removes by name; nobody else has this one.
-    removed = _REMOVED + name.removeprefix(_BEGUN)
-    cluster.hold(connection, removed, image_id)
-    is_removed = _remove(cluster, connection, removed)
-    cluster.let_go(connection, removed)
-    if is_removed:
+    if _remove(cluster, connection, name):
         cluster.let_go(connection, name)
         cluster.remove_entry(connection, discarded, image_id)
+
+
+def _remove_published(cluster: Cluster, connection: Connection, attempt: Attempt) -> None:
+    """Remove the object of the key if it is this attempt's; raises Unreachable if it is in use."""
+    image_id = cluster.id_of(connection, attempt.key)
+    # Without an entry there may be an image whose removal died: librbd knows it by its name.
+    if image_id is not None and _owner(cluster, connection, image_id) != attempt.token:
+        return
+    if not _remove(cluster, connection, attempt.key):
+        raise Unreachable(f"Store {cluster.store}: the image {attempt.key} is in use.")
 
 
 def delete(cluster: Cluster, location: RbdLocation) -> None:
@@ -437,15 +441,19 @@ def _written(cluster: Cluster, connection: Connection, name: str, attempt: Attem
 
 
 def _remove(cluster: Cluster, connection: Connection, name: str) -> bool:
-    """Remove an image of an attempt; False if it is open elsewhere, and stays so."""
+    """Remove an image of an attempt; False if it is in use, and stays so."""
     rbd = cluster.rbd
     for pause_s in (*_PAUSES_S, None):
         with contextlib.suppress(rbd.ImageBusy):
             try:
-                if _remove_snapshot(cluster, connection, name, SNAPSHOT):
+                is_free = _remove_snapshot(cluster, connection, name, SNAPSHOT)
+            except rbd.ImageNotFound:
+                is_free = True
+            if is_free:
+                # An image that has no entry of this name, as a discarded one, is removed and said
+                # to have been missing.
+                with contextlib.suppress(rbd.ImageNotFound):
                     rbd.RBD().remove(connection.pool, name)
-                    return True
-            except rbd.ImageNotFound:  # gone, or it was and had no entry of this name to remove
                 return True
         if pause_s is not None:
             time.sleep(pause_s)
