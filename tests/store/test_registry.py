@@ -4,7 +4,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from diptych_store.errors import BadLocation, NotFound, Unreachable, WriteDenied
+from diptych_store.errors import (
+    BadLocation,
+    NotFound,
+    StoreError,
+    Unreachable,
+    WriteDenied,
+)
 from diptych_store.options.filesystem import FilesystemOptions
 from diptych_store.registry import Stores
 from diptych_store.settings import StoreConfig, StoresConfig
@@ -139,6 +145,57 @@ async def test_a_store_in_memory_is_opened_too():
     async with Stores.open(config) as stores:
         location = await put(stores.default, b"x")
         assert stores.by_location(location).name == "ram"
+
+
+def far_away(*, read_only: bool) -> StoresConfig:
+    """Stores whose servers are not there, beside one that is."""
+    own = {"read_only": str(read_only).lower()}
+    return StoresConfig.from_sections(
+        {
+            "DEFAULT": {"enabled_backends": "ram:memory, bucket:s3, container:swift, web:http"},
+            "glance_store": {"default_backend": "ram"},
+            "bucket": {
+                "s3_store_host": "http://127.0.0.1:9",
+                "s3_store_access_key": "key",
+                "s3_store_secret_key": "canary",
+                "s3_store_bucket": "images",
+                "s3_store_retries": "0",
+                **own,
+            },
+            "container": {
+                "swift_store_auth_address": "http://127.0.0.1:9/v3",
+                "swift_store_user": "service:glance",
+                "swift_store_key": "canary",
+                **own,
+            },
+        }
+    )
+
+
+async def test_stores_whose_servers_are_down_are_opened_all_the_same():
+    calls: list[tuple[str, str]] = []
+
+    def told(store: str, operation: str, seconds: float, error: StoreError | None, /) -> None:
+        assert seconds >= 0
+        assert isinstance(error, Unreachable)
+        calls.append((store, operation))
+
+    async with Stores.open(far_away(read_only=False), on_call=told) as stores:
+        assert calls == []
+        assert stores.names == ("ram", "bucket", "container", "web")
+        assert "canary" not in repr(stores.info)
+        with pytest.raises(Unreachable) as raised:
+            await put(stores["bucket"], b"x")
+        assert "canary" not in str(raised.value)
+        assert {store for store, _ in calls} == {"bucket"}
+
+
+async def test_what_is_not_to_be_written_is_refused_without_asking_the_server():
+    async with Stores.open(far_away(read_only=True)) as stores:
+        assert [one.read_only for one in stores.info.values()] == [False, True, True, True]
+        for name in ("bucket", "container", "web"):
+            with pytest.raises(WriteDenied):
+                await put(stores[name], b"x")
 
 
 WITHOUT = """
