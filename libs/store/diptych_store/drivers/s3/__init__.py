@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # A copied part: short enough for the server to answer within a time-out, long enough for 5 TiB.
-_COPIED_PART = 256 * MIB
+_COPIED_PART = 64 * MIB
 _COPIES_AT_A_TIME = 4
 # S3's longest, for signatures of version 4.
 _LONGEST_SIGNED = timedelta(days=7)

@@ -173,7 +173,6 @@ class Bucket:
             ),
             key=attempt.key,
             writing=True,
-            body=length,
         )
 
     async def copy_part(

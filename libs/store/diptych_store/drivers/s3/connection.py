@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore.exceptions import (
     BotoCoreError,
@@ -18,6 +19,7 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     EndpointConnectionError,
     FlexibleChecksumError,
+    ReadTimeoutError,
     SSLError,
 )
 
@@ -39,9 +41,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A part that is sent at less than this is given up: no other time-out looks at how a body leaves.
+# Bytes a second, below which sending a body is given up.
 _SLOWEST = 64 * 1024
-_LONGEST_PAUSE_S = 20  # of botocore's retries
 _REGION = re.compile(r"s3[.-]([a-z]{2}(?:-[a-z]+)+-[0-9])\.amazonaws\.com(?:\.cn)?")
 _AWS = re.compile(r"(?:.+\.)?amazonaws\.com(?:\.cn)?")
 # In a host name of a certificate for `*.s3.…` a dot would be one level too many.
@@ -98,10 +99,6 @@ class Connection:
         self._lock = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._client: S3Client | None = None
-        # As long as all tries of one request can take; a body comes on top.
-        self._longest_s = (1 + options.s3_store_retries) * (
-            options.s3_store_connect_timeout + options.s3_store_read_timeout
-        ) + options.s3_store_retries * _LONGEST_PAUSE_S
 
     async def call(
         self,
@@ -110,18 +107,16 @@ class Connection:
         *,
         key: str = "",
         writing: bool = False,
-        body: int = 0,
     ) -> T:
         """Make one request; `operation` is what it is called where calls are measured.
 
-        `key` is named in errors, `writing` says which right was missing if one was, `body` is the
-        number of bytes that are sent. Raises the errors of stores and those of this module.
+        `key` is named in errors, `writing` says which right was missing if one was. Raises the
+        errors of stores and those of this module.
         """
         client = await self.client()
         with told(self._on_call, operation):
             try:
-                async with asyncio.timeout(self._longest_s + body / _SLOWEST):
-                    return await call(client)
+                return await call(client)
             except ClientError as error:
                 # Not as the cause: a traceback would show the server's words, unread.
                 raise self._refused(error, key=key, writing=writing) from None
@@ -135,7 +130,7 @@ class Connection:
                 words = "the server's certificate is not trusted, or it speaks no TLS"
             case ConnectTimeoutError() | EndpointConnectionError():
                 words = "no connection to the server could be made"
-            case TimeoutError():
+            case TimeoutError() | ReadTimeoutError():
                 words = "the server did not answer in time"
             case FlexibleChecksumError():
                 words = "the bytes that came are not those of their checksum"
@@ -180,6 +175,7 @@ class Connection:
             # As many as there are readers: one who reads slowly must not keep others waiting.
             max_pool_connections=0,
             proxies={},
+            http_session_cls=_Http,
         )
         return cast("Any", session).create_client(
             "s3",
@@ -211,6 +207,29 @@ class Connection:
             kind = WriteDenied if writing else ReadDenied
         shown = code if _CODE.fullmatch(code) else str(status)
         return kind(f"Store {self._name}: {words.format(bucket=self.bucket, key=key)} ({shown}).")
+
+
+class _Http(AIOHTTPSession):
+    """Sends a request, and gives up when that takes too long.
+
+    The client has time-outs for a connection to be made and for bytes to come, and none for a
+    server that takes no more of a body.
+    """
+
+    async def send(self, request: Any) -> Any:
+        """Make one try."""
+        # To complete an upload, by POST, may take minutes in which blanks are all that comes.
+        body = int(request.headers.get("Content-Length", 0)) if request.method == "PUT" else 0
+        allowed_s = sum(self._time_outs()) + body / _SLOWEST if body else None
+        try:
+            async with asyncio.timeout(allowed_s):
+                return await cast("Any", super()).send(request)
+        except TimeoutError as error:
+            raise ReadTimeoutError(endpoint_url=request.url, error=error) from None
+
+    def _time_outs(self) -> tuple[float, float]:
+        time_out = cast("aiohttp.ClientTimeout", self._timeout)
+        return time_out.sock_connect or 0, time_out.sock_read or 0
 
 
 class _Denied(StoreError):
