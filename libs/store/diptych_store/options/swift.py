@@ -1,11 +1,13 @@
 """The options of the swift store."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
 from diptych_store.options.common import DriverOptions
+
+MIB = 1024 * 1024
 
 
 def _version(value: object) -> object:
@@ -24,6 +26,15 @@ Url = Annotated[str, Field(pattern=r"^(https?://[^\s?#@]+)?$")]
 
 class SwiftOptions(DriverOptions):
     """Containers of OpenStack Swift."""
+
+    UNUSED: ClassVar[Mapping[str, str]] = {
+        "swift_store_use_trusts": "the service's own rights outlast a user's token",
+        "swift_store_ssl_compression": "TLS is never compressed",
+        "swift_buffer_on_upload": "segments are sent as they come",
+        "swift_upload_buffer_dir": "segments are sent as they come",
+        "swift_store_project_name": "an application credential is bound to its project",
+        "swift_store_project_id": "an application credential is bound to its project",
+    }
 
     swift_store_auth_address: Url = Field(
         default="", description="Keystone's address, or that of tempauth for version 1."
@@ -105,36 +116,23 @@ class SwiftOptions(DriverOptions):
         default=SecretStr(""),
         description="Key of temporary URLs as it is set on the account; empty: it is looked up.",
     )
-    swift_store_use_trusts: bool = Field(
-        default=True, description="No effect: the service's own rights outlast a user's token."
-    )
-    swift_store_ssl_compression: bool = Field(
-        default=True, description="No effect: TLS is never compressed."
-    )
-    swift_buffer_on_upload: bool = Field(
-        default=False, description="No effect: segments are sent as they come."
-    )
-    swift_upload_buffer_dir: str = Field(default="", description="No effect.")
 
     def places(self) -> Mapping[str, str]:
-        """See DriverOptions.places: an account, by who writes to it, and a container."""
+        """See DriverOptions.places."""
+        project = self.swift_store_user.partition(":")[0]
+        account = (
+            self.swift_store_endpoint
+            or f"account of {project or self.swift_store_application_credential_id} "
+            f"at {self.swift_store_auth_address.rstrip('/').removesuffix('/v3')}"
+        )
         if self.swift_store_config_file:
-            server = f"{self.default_swift_reference} of {self.swift_store_config_file}"
-        else:
-            server = (self.swift_store_endpoint or self.swift_store_auth_address).rstrip("/")
-        if self.swift_store_multi_tenant:
-            account = "all projects"
-        elif self.swift_store_application_credential_id:
-            account = f"application credential {self.swift_store_application_credential_id}"
-        else:
-            account = self.swift_store_user.partition(":")[0]
-        words = (server, account, self.swift_store_container)
-        return {" ".join(filter(None, words)): "swift_store_container"}
+            account = f"account of {self.default_swift_reference} in {self.swift_store_config_file}"
+        return {f"container {self.swift_store_container}, {account}": "swift_store_container"}
 
     def properties(self) -> Mapping[str, object]:
-        """See DriverOptions.properties."""
+        """See DriverOptions.properties. Sizes are in bytes, as Glance shows them."""
         return {
             "container": self.swift_store_container,
-            "large_object_size": self.swift_store_large_object_size,
-            "large_object_chunk_size": self.swift_store_large_object_chunk_size,
+            "large_object_size": self.swift_store_large_object_size * MIB,
+            "large_object_chunk_size": self.swift_store_large_object_chunk_size * MIB,
         }
