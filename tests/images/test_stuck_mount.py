@@ -77,20 +77,3 @@ async def test_a_store_without_an_answer_holds_up_its_own_requests_alone(
     assert await asyncio.gather(*writes) == [204] * len(paths)
     for path in paths:
         assert (await http.get(path)).content == data
-
-
-async def test_a_request_that_was_left_does_not_keep_the_store_busy(
-    http: httpx.AsyncClient, network: Served
-):
-    data = some_bytes(MIB)
-    path = await new_image(http)
-    assert await upload(http, path, data, store="cheap") == 204
-    network.hang()
-    reads = [asyncio.create_task(http.get(path)) for _ in range(60)]
-    await asyncio.wait(reads, timeout=1)
-    for read in reads:
-        read.cancel()
-    await asyncio.gather(*reads, return_exceptions=True)
-    assert (await http.get("/v2/images")).status_code == 200
-    network.answer()
-    assert (await http.get(path)).content == data
