@@ -9,6 +9,8 @@ from pydantic import Field, SecretStr
 from diptych_store.options.common import DriverOptions
 
 MIB = 1024 * 1024
+# A name or an address, with a port and a path if need be; credentials have options of their own.
+_HOST = r"^(https?://)?([^\s/@?#:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?(/[^\s@?#]*)?$"
 
 Checksums = Literal["when_required", "when_supported"]
 
@@ -20,7 +22,7 @@ class S3Options(DriverOptions):
     our own.
     """
 
-    s3_store_host: Annotated[str, Field(pattern=r"^(https?://)?[^\s/@?#]+(/[^\s@?#]*)?$")] = Field(
+    s3_store_host: Annotated[str, Field(pattern=_HOST)] = Field(
         description="The server: `https://s3.example.org`, a port if it has one. Without a scheme "
         "it is http. Locations name it: see there before it is changed."
     )

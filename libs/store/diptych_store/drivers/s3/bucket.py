@@ -14,10 +14,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 
-import aiohttp
-from botocore.exceptions import BotoCoreError
-
 from diptych_store.drivers.s3.connection import (
+    NOT_ANSWERED,
     ConditionFailed,
     Connection,
     NoBucket,
@@ -392,7 +390,7 @@ class Bucket:
         while True:
             try:
                 piece = cast("bytes", await body.read(_BLOCK - length))
-            except (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            except NOT_ANSWERED as error:
                 raise self.connection.broken(error) from error
             if piece:
                 gathered.append(piece)

@@ -22,6 +22,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from botocore.parsers import ResponseParserError
 
 from diptych_store.calls import OnCall, told
 from diptych_store.errors import (
@@ -47,6 +48,9 @@ _REGION = re.compile(r"s3[.-]([a-z]{2}(?:-[a-z]+)+-[0-9])\.amazonaws\.com(?:\.cn
 _AWS = re.compile(r"(?:.+\.)?amazonaws\.com(?:\.cn)?")
 # In a host name of a certificate for `*.s3.…` a dot would be one level too many.
 _IN_A_HOST_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+# How the client stumbles over answers that are none of S3's.
+_NONSENSE = (ResponseParserError, AttributeError, LookupError, TypeError, ValueError)
+NOT_ANSWERED = (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError, *_NONSENSE)
 _CODE = re.compile(r"[A-Za-z0-9.]{1,60}")
 
 
@@ -120,7 +124,7 @@ class Connection:
             except ClientError as error:
                 # Not as the cause: a traceback would show the server's words, unread.
                 raise self._refused(error, key=key, writing=writing) from None
-            except (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            except NOT_ANSWERED as error:
                 raise self.broken(error) from error
 
     def broken(self, error: Exception) -> Unreachable:
@@ -134,6 +138,8 @@ class Connection:
                 words = "the server did not answer in time"
             case FlexibleChecksumError():
                 words = "the bytes that came are not those of their checksum"
+            case _ if isinstance(error, _NONSENSE):
+                words = "the server's answer is none of S3"
             case _:
                 words = f"the connection to the server broke ({type(error).__name__})"
         return Unreachable(f"Store {self._name}: {words}.")
@@ -144,6 +150,10 @@ class Connection:
             if self._client is None:
                 session = await asyncio.to_thread(_session)
                 self._client = await self._stack.enter_async_context(self._opening(session))
+                if not self._is_at_aws():
+                    cast("Any", self._client.meta.events).register_last(
+                        "before-parameter-build.s3", _never_redirected
+                    )
             return self._client
 
     async def aclose(self) -> None:
@@ -191,8 +201,11 @@ class Connection:
         style = self._options.s3_store_bucket_url_format
         if style != "auto":
             return style
-        at_aws = _AWS.fullmatch(urlsplit(self.endpoint).hostname or "") is not None
-        return "virtual" if at_aws and _IN_A_HOST_NAME.fullmatch(self.bucket) else "path"
+        in_host = self._is_at_aws() and _IN_A_HOST_NAME.fullmatch(self.bucket)
+        return "virtual" if in_host else "path"
+
+    def _is_at_aws(self) -> bool:
+        return _AWS.fullmatch(urlsplit(self.endpoint).hostname or "") is not None
 
     def _refused(self, error: ClientError, *, key: str, writing: bool) -> StoreError:
         answer = cast("Mapping[str, Any]", error.response)
@@ -293,6 +306,14 @@ def _endpoint(host: str) -> str:
 def _region(endpoint: str, configured: str) -> str:
     match = _REGION.fullmatch(urlsplit(endpoint).hostname or "")
     return configured or (match[1] if match else "us-east-1")
+
+
+def _never_redirected(context: dict[str, Any], **_: object) -> None:
+    """Keep the client from asking where a bucket is: elsewhere than at AWS nobody can answer.
+
+    It asks with a request that is redirected, and so asks again without end.
+    """
+    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 @functools.cache
