@@ -3,6 +3,7 @@
 `layout` has the names, `references` and `auth` say as whom, `client` makes the requests.
 """
 
-from diptych_store.drivers.swift.store import MultiTenantSwiftStore, SwiftStore
+from diptych_store.drivers.swift.multi_tenant import MultiTenantSwiftStore
+from diptych_store.drivers.swift.store import SwiftStore
 
 __all__ = ["MultiTenantSwiftStore", "SwiftStore"]

@@ -23,6 +23,7 @@ from diptych_store.calls import OnCall, told
 from diptych_store.drivers.swift import auth
 from diptych_store.drivers.swift.auth import Access, Tokens
 from diptych_store.drivers.swift.references import Reference
+from diptych_store.drivers.swift.writing import Limits
 from diptych_store.errors import Full, NotFound, ReadDenied, StoreError, Unreachable, WriteDenied
 from diptych_store.options.swift import SwiftOptions
 from diptych_store.retries import Retries, retried
@@ -97,6 +98,7 @@ class Client:
         self._name = name
         self._options = options
         self._on_call = on_call
+        self._limits: Limits | None = None
         verify: ssl.SSLContext | bool = not options.swift_store_auth_insecure
         if verify and options.swift_store_cacert:
             verify = ssl.create_default_context(cafile=options.swift_store_cacert)
@@ -313,6 +315,18 @@ class Client:
         except ValueError:
             return {}
         return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+
+    async def limits(self, account: Account) -> Limits:
+        """The cluster's limits, asked for once; Swift's own defaults where it doesn't tell."""
+        if self._limits is None:
+            found = await self.info(await self.access("write", account))
+            usual = Limits()
+            swift, slo = found.get("swift", {}), found.get("slo", {})
+            self._limits = Limits(
+                max_file_size=int(swift.get("max_file_size", usual.max_file_size)),
+                max_segments=int(slo.get("max_manifest_segments", usual.max_segments)),
+            )
+        return self._limits
 
     async def access(self, operation: str, account: Account) -> Access:
         """The account's access; a refusal is one of the operation."""
