@@ -102,8 +102,19 @@ def test_a_distribution_imports_nothing_that_it_does_not_need(name: str) -> None
 
 
 def _imports(source: Path) -> set[str]:
+    """The packages that are imported when the module runs, not only when its types are checked."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source.read_text())):
+    tree = ast.parse(source.read_text())
+    for_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
