@@ -121,6 +121,10 @@ class Bucket:
             writing=True,
         )
         await self._put_marker(attempt, Marker(answer["UploadId"]))
+        if answer["ResponseMetadata"].get("RetryAttempts"):
+            # A request that was not answered may have made an upload as well.
+            for other in await self.unmarked_uploads(attempt.key):
+                await self.abort(attempt, other)
         return answer["UploadId"]
 
     async def marker(self, attempt: Attempt) -> Marker | None:
@@ -204,17 +208,20 @@ class Bucket:
         parts: list[PartTypeDef] = []
         reached = 0
         while True:
-            answer = await self.connection.call(
-                "list",
-                lambda s3, reached=reached: s3.list_parts(
-                    Bucket=self.name,
-                    Key=attempt.key,
-                    UploadId=upload,
-                    PartNumberMarker=reached,
-                ),
-                key=attempt.key,
-                writing=True,
-            )
+            try:
+                answer = await self.connection.call(
+                    "list",
+                    lambda s3, reached=reached: s3.list_parts(
+                        Bucket=self.name,
+                        Key=attempt.key,
+                        UploadId=upload,
+                        PartNumberMarker=reached,
+                    ),
+                    key=attempt.key,
+                    writing=True,
+                )
+            except NoObject as error:  # what Ceph says of an upload that is gone
+                raise NoUpload(str(error)) from None
             parts += answer.get("Parts", [])
             if not answer.get("IsTruncated") or not answer.get("Parts"):
                 return parts
@@ -256,7 +263,7 @@ class Bucket:
                     key=attempt.key,
                     writing=True,
                 )
-            except NoUpload:
+            except (NoUpload, NoObject):  # the latter is what Ceph says
                 return
 
     async def unmarked_uploads(self, key: str) -> list[str]:
