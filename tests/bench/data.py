@@ -1,5 +1,6 @@
 """The bytes that are sent around: random, so that nothing on the way can make them fewer."""
 
+import functools
 import random
 from collections.abc import Iterator
 
@@ -9,8 +10,11 @@ _DIFFERENT = 16
 
 def blocks(size: int) -> Iterator[bytes]:
     """`size` bytes, always the same, in blocks of 1 MiB; 16 different ones in turn."""
-    source = random.Random(1)
-    different = [source.randbytes(BLOCK) for _ in range(_DIFFERENT)]
     for start in range(0, size, BLOCK):
-        block = different[start // BLOCK % _DIFFERENT]
-        yield block[: size - start]
+        block = _block(start // BLOCK % _DIFFERENT)
+        yield block if size - start >= BLOCK else block[: size - start]
+
+
+@functools.cache
+def _block(number: int) -> bytes:
+    return random.Random(number).randbytes(BLOCK)

@@ -129,15 +129,20 @@ def output(command: Sequence[str]) -> str:
 
 
 def file_case(stack: ExitStack, folder: Path, source: Path, size: int) -> Case:
-    """A directory; `cp`, then `sync` of that file, since an upload is durable when it ends."""
+    """A directory; `cp`, then `sync` of that file, since an upload is durable when it ends.
+
+    Not within the kernel (`--reflink=never`): an upload's bytes come from elsewhere.
+    """
     there = folder / "there"
     there.mkdir()
     return Case(
         name="filesystem",
-        tool="cp, sync FILE",
+        tool="cp --reflink=never, sync",
         config=store("file", filesystem_store_datadir=folder / "images"),
-        up=plain(["cp", str(source), str(there / "x")], ["sync", str(there / "x")]),
-        down=plain(["cp", str(source), "/dev/null"]),
+        up=plain(
+            ["cp", "--reflink=never", str(source), str(there / "x")], ["sync", str(there / "x")]
+        ),
+        down=plain(["cp", "--reflink=never", str(there / "x"), "/dev/null"]),
     )
 
 

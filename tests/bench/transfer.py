@@ -48,7 +48,7 @@ async def run(direction: str, config: str, size: int, location: str) -> dict[str
     async with Stores.open(StoresConfig.from_sections(sections)) as stores:
         store = stores.default
         # Neither the first connection nor the first token is what is measured.
-        await store.delete(await upload(store, BLOCK))
+        await store.delete(await upload(store, 16 * BLOCK))
         cpu, begun = time.process_time(), time.perf_counter()
         match direction:
             case "up":
