@@ -7,8 +7,10 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,18 @@ def locked() -> dict[str, str]:
 
 def needs(name: str) -> dict[str, list[Requirement]]:
     """All that has to be installed for a distribution, with everyone's requirement of it."""
+    return _closure(project(name).get("dependencies", []))
+
+
+def may_need(name: str) -> dict[str, list[Requirement]]:
+    """The same with all that a deployment may choose: drivers import their clients late."""
+    extras = project(name).get("optional-dependencies", {}).values()
+    return _closure([*project(name).get("dependencies", []), *chain.from_iterable(extras)])
+
+
+def _closure(dependencies: Sequence[str]) -> dict[str, list[Requirement]]:
     found: dict[str, list[Requirement]] = {}
-    pending = [Requirement(text) for text in project(name).get("dependencies", [])]
+    pending = [Requirement(text) for text in dependencies]
     while pending:
         requirement = pending.pop()
         one = canonicalize_name(requirement.name)
@@ -50,7 +62,7 @@ def needs(name: str) -> dict[str, list[Requirement]]:
         found.setdefault(one, []).append(requirement)
         if is_new:
             texts = (
-                project(one).get("dependencies", [])
+                _dependencies(one, requirement.extras)
                 if one in FOLDERS
                 else metadata.requires(one) or []
             )
@@ -59,6 +71,12 @@ def needs(name: str) -> dict[str, list[Requirement]]:
                 if each.marker is None or any(each.marker.evaluate({"extra": e}) for e in extras):
                     pending.append(each)
     return found
+
+
+def _dependencies(name: str, extras: Iterable[str]) -> list[str]:
+    optional = project(name).get("optional-dependencies", {})
+    chosen = [optional[extra] for extra in extras]
+    return [*project(name).get("dependencies", []), *chain.from_iterable(chosen)]
 
 
 def test_all_have_one_version_and_ask_for_it() -> None:
@@ -94,7 +112,7 @@ def test_a_distribution_imports_nothing_that_it_does_not_need(name: str) -> None
     sources = (FOLDERS[name] / name.replace("-", "_")).rglob("*.py")
     imported = {module for source in sources for module in _imports(source)}
     installed = metadata.packages_distributions()
-    allowed = {name, *needs(name)}
+    allowed = {name, *may_need(name)}
     for module in imported - sys.stdlib_module_names:
         owners = {canonicalize_name(owner) for owner in installed.get(module, [])}
         owners |= {each for each in FOLDERS if each.replace("-", "_") == module}
