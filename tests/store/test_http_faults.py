@@ -17,11 +17,13 @@ class FolderRig(FaultRig):
         self.server = ("127.0.0.1", folder.port)
         self._folder = folder
 
-    async def open_through(self, wire: Wire) -> HttpStore:
+    async def open_through(self, wire: Wire, *, timeout_s: float) -> HttpStore:
         return HttpStore(
             "web",
             HttpOptions(),
-            outbound=loopback(connect_timeout=1, answer_timeout=1, read_timeout=1),
+            outbound=loopback(
+                connect_timeout=timeout_s, answer_timeout=timeout_s, read_timeout=timeout_s
+            ),
             retries=Retries(count=3, first_s=0.01),
         )
 

@@ -15,15 +15,15 @@ class BucketBehindWire(FaultRig):
         self._seaweedfs = server
         self._bucket = bucket
 
-    async def open_through(self, wire: Wire) -> Store:
+    async def open_through(self, wire: Wire, *, timeout_s: float) -> Store:
         options = s3_bucket.settings(self._seaweedfs, self._bucket)
         return s3_bucket.store_of(
             {
                 **options,
                 "s3_store_host": f"http://127.0.0.1:{wire.port}",
                 "s3_store_bucket_url_format": "path",
-                "s3_store_connect_timeout": 1,
-                "s3_store_read_timeout": 1,
+                "s3_store_connect_timeout": timeout_s,
+                "s3_store_read_timeout": timeout_s,
                 "s3_store_retries": 2,
             }
         )
