@@ -10,31 +10,49 @@ from typing import Any
 import httpx
 import pytest
 from dev.keystone import PASSWORD, Keystone
+from dev.seaweedfs import Seaweedfs
+from dev.swift import Swift
 from diptych_common import migrations
 
 from tests import databases
 from tests.clients.clouds import CLIENT_PROCESS, Cloud, PasswordCloud
 from tests.images.daemon import Daemon
 from tests.images.service import OCTETS, configuration
+from tests.images.stores import Bucket, Container
 
 MIB = 1 << 20
 IMAGE_SIZE_CAP = 80 * MIB
 TAG_QUOTA = 4
 MEMBER_QUOTA = 2
 # cloud: project of the user with the same name
+# store: as `enabled_backends` has it
+STORES = {
+    "fast": "fast:file",
+    "cheap": "cheap:file",
+    "one": "one:s3",
+    "two": "two:s3",
+    "objects": "objects:swift",
+    "web": "web:http",
+}
 USERS = {"demo": "demo", "reader": "demo", "other": "other", "admin": "admin"}
 
 
 @pytest.fixture(scope="session")
 def client_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Home of the clients, and of the daemon's stores: `fast/` and `cheap/`."""
+    """Home of the clients, and of the daemon's stores on files: `fast/` and `cheap/`."""
     return tmp_path_factory.mktemp("clients")
 
 
 @pytest.fixture(scope="session")
 async def image_daemon(
-    keystone: Keystone, postgres_url: str, client_folder: Path
+    keystone: Keystone, s3: Seaweedfs, swift: Swift, postgres_url: str, client_folder: Path
 ) -> AsyncGenerator[Daemon]:
+    backends = {"one": Bucket(s3), "two": Bucket(s3), "objects": Container(swift)}
+    stores = {"DEFAULT__ENABLED_BACKENDS": ", ".join(STORES.values())}
+    for name, backend in backends.items():
+        stores |= backend.options(name)
+        if isinstance(backend, Bucket):
+            await backend.make()
     database = await databases.create(postgres_url)
     await migrations.upgrade(database, "diptych_images.migrations")
     authtoken = {
@@ -57,11 +75,14 @@ async def image_daemon(
         "JOBS__WITH_WORKER": "true",
         **{f"KEYSTONE_AUTHTOKEN__{name}": value for name, value in authtoken.items()},
     }
-    daemon = Daemon(configuration(database, client_folder, **options), client_folder / "log")
+    environ = configuration(database, client_folder, **options, **stores)
+    daemon = Daemon(environ, client_folder / "log")
     daemon.start()
     yield daemon
     assert daemon.stop() == 0
     await databases.drop(database)
+    for backend in backends.values():
+        await backend.remove()
 
 
 @pytest.fixture(scope="session")

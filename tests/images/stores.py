@@ -98,6 +98,7 @@ class Container:
             "swift_store_auth_address": self.auth_url or self.server.auth_url,
             "swift_store_user": self.user,
             "swift_store_key": self.key,
+            "default_swift_reference": store,
             "swift_store_container": self.name,
             "swift_store_create_container_on_put": "true",
             # Segments of 4 MiB from 8 MiB on.
