@@ -17,12 +17,12 @@ T ?= tests
 J ?= 2
 PYTEST = $(BIN)/pytest -n $(J) --dist worksteal
 
-.PHONY: help setup run test test-long crash conformance bench lint format types imports docs docs-check \
+.PHONY: help setup run test test-long crash conformance conformance-all bench lint format types imports docs docs-check \
 	check lock build up down clean clean-data
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
-	| while IFS='|' read -r name what; do printf '  %-12s %s\n' "$$name" "$$what"; done
+	| while IFS='|' read -r name what; do printf '  %-16s %s\n' "$$name" "$$what"; done
 
 setup: ## make .venv: everything pinned, our packages editable
 	@$(if $(PYTHON),,echo 'Python 3.11 or newer is needed: install it, or say PYTHON=path' >&2; exit 1)
@@ -42,6 +42,10 @@ crash: setup ## kill processes at every step, many times
 
 conformance: setup ## hold each store driver to the contract: a table of drivers and cases
 	$(PYTEST) -q --conformance-table $(wildcard tests/store/test_*_conformance.py)
+
+conformance-all: setup ## the same with Ceph (installed with apt if we are root) and S3 by RGW and Swift
+	$(PYTEST) -q --conformance-table -m 'not long and not crash' --timeout 600 \
+		$(wildcard tests/store/test_*_conformance.py) tests/store/test_rbd.py
 
 # QUICK=1 makes it one round of 256 MiB; ONLY="file s3" chooses.
 bench: setup ## measure each store driver against the plain tool (QUICK=1, ONLY=s3)

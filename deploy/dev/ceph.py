@@ -1,5 +1,7 @@
 """A real Ceph for developers and tests: one node on loopback, everything in memory.
 
+`python -m dev.ceph FOLDER` starts one that keeps its files there, until Ctrl-C.
+
 Its programs are Debian's (`PACKAGES`), run as whoever starts them; what it holds is gone when it
 stops. The Python bindings among them are modules for Debian's own Python: `bindings` makes those
 two importable for another interpreter of the same version, without the rest of its packages.
@@ -309,3 +311,24 @@ def _run(program: str, *words: str) -> str:
     if done.returncode != 0:
         raise DevError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()}")
     return done.stdout
+
+
+def main(folder: str) -> int:
+    """Start a cluster and wait; the exit code."""
+    ceph = Ceph(Path(folder).resolve(), port=Ceph.free_port())
+    try:
+        ceph.start()
+        print(f"Ceph is up: {ceph.conf}, users admin and glance, pools {' and '.join(POOLS)}.")
+        ceph.daemons[0].process.wait()
+    except DevError as error:
+        print(f"ceph: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped; what it held is gone.")
+    finally:
+        ceph.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -5,18 +5,37 @@ import json
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
-from dev.seaweedfs import AccessKey, Seaweedfs
+from dev.seaweedfs import AccessKey
 from diptych_store.calls import OnCall, tell_nobody
 from diptych_store.drivers.s3 import S3Store
 from diptych_store.options.s3 import S3Options
 
 
+class Server(Protocol):
+    """Where S3 is spoken, and the key of one who may do everything there."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def full(self) -> AccessKey: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server that speaks S3 beside what else it does."""
+
+    url: str
+    full: AccessKey
+
+
 def settings(
-    server: Seaweedfs, bucket: str, *, key: AccessKey | None = None, **more: object
+    server: Server, bucket: str, *, key: AccessKey | None = None, **more: object
 ) -> dict[str, object]:
     """Options of a store, as an operator writes them: quick to give up, with small parts."""
     key = key or server.full
@@ -52,7 +71,7 @@ def _session() -> Any:
 
 
 @asynccontextmanager
-async def client(server: Seaweedfs, key: AccessKey | None = None) -> AsyncGenerator[Any]:
+async def client(server: Server, key: AccessKey | None = None) -> AsyncGenerator[Any]:
     """A client that is not the driver's."""
     key = key or server.full
     async with _session().create_client(
@@ -66,7 +85,7 @@ async def client(server: Seaweedfs, key: AccessKey | None = None) -> AsyncGenera
         yield s3
 
 
-async def make(server: Seaweedfs) -> str:
+async def make(server: Server) -> str:
     """A new bucket."""
     name = f"test-{uuid.uuid4()}"
     async with client(server) as s3:
@@ -74,7 +93,7 @@ async def make(server: Seaweedfs) -> str:
     return name
 
 
-async def everything(server: Seaweedfs, bucket: str) -> list[str]:
+async def everything(server: Server, bucket: str) -> list[str]:
     """The keys of all objects and of all uploads."""
     async with client(server) as s3:
         uploads = await s3.list_multipart_uploads(Bucket=bucket)
@@ -85,7 +104,7 @@ async def everything(server: Seaweedfs, bucket: str) -> list[str]:
     ]
 
 
-async def empty(server: Seaweedfs, bucket: str) -> None:
+async def empty(server: Server, bucket: str) -> None:
     """Remove all objects and uploads."""
     async with client(server) as s3:
         uploads = await s3.list_multipart_uploads(Bucket=bucket)

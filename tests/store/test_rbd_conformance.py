@@ -29,8 +29,8 @@ async def open_there(argument: str, on_call: OnCall = tell_nobody) -> RbdStore:
 class Images(WritableRig):
     # Four pieces under way, one that is gathered and one on its way between the two.
     held_writing = 7 * MIB
-    # Four pieces asked for, one being sent, the next one.
-    held_reading = 7 * MIB
+    # Three pieces asked for, in memory twice while they arrive, one being sent, the next one.
+    held_reading = 8 * MIB
     transferred = 12 * MIB
 
     def __init__(self, store: RbdStore, calls: Calls, pool: Pool, options: RbdOptions) -> None:

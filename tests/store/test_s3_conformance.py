@@ -20,7 +20,7 @@ class BucketRig(WritableRig):
     transferred = 16 * MIB
 
     def __init__(
-        self, server: Seaweedfs, bucket: str, elsewhere: str, more: dict[str, Any]
+        self, server: s3_bucket.Server, bucket: str, elsewhere: str, more: dict[str, Any]
     ) -> None:
         self.calls = Calls()
         self._server = server

@@ -50,11 +50,8 @@ class RbdOptions(DriverOptions):
     @property
     def connect_timeout_s(self) -> int:
         """Seconds within which the cluster has to be reached."""
-        return (
-            self.rados_connect_timeout
-            if self.rados_connect_timeout > 0
-            else (self.rbd_store_timeout)
-        )
+        connecting_s = self.rados_connect_timeout
+        return connecting_s if connecting_s > 0 else self.rbd_store_timeout
 
     def places(self) -> Mapping[str, str]:
         """See DriverOptions.places: a pool of the cluster of a file."""

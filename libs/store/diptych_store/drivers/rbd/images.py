@@ -32,7 +32,9 @@ MIB = 1024 * 1024
 # What is sent and asked for at a time. It divides the size of the objects, so that none of these
 # is part of two objects.
 _PIECE = MIB
-_PIECES_UNDER_WAY = 4
+_WRITES_UNDER_WAY = 4
+# Each is in memory twice while it arrives.
+_READS_UNDER_WAY = 3
 _HOLE = 64 * 1024
 _ZEROS = bytes(_PIECE)
 # An image of unknown size grows by steps that double, up to Glance's largest.
@@ -199,7 +201,7 @@ class Place:
             self._allocated = max(end, self._allocated + self._step)
             self._image.resize(self._allocated)
         for start, part in _without_zeros(piece) if self._thin else ((0, piece),):
-            if len(self._under_way) == _PIECES_UNDER_WAY:
+            if len(self._under_way) == _WRITES_UNDER_WAY:
                 self._wait()
             self._under_way.append(self._image.aio_write(part, offset + start, _nothing))
         self.size = end
@@ -285,7 +287,7 @@ class OpenImage:
     def _read(self) -> bytes:
         if self._closed:
             return b""
-        while self._next < self._end and len(self._under_way) < _PIECES_UNDER_WAY:
+        while self._next < self._end and len(self._under_way) < _READS_UNDER_WAY:
             length = min(_PIECE - self._next % _PIECE, self._end - self._next)
             came: list[bytes] = []
             completion = self._image.aio_read(self._next, length, _keep_in(came))
