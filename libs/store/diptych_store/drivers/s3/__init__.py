@@ -387,7 +387,7 @@ class S3Store:
         if marker.upload is not None:
             return [marker.upload]
         # It died, or had no answer, between its two markers.
-        return await self._bucket.unmarked_uploads(attempt.key)
+        return await self._bucket.unmarked_uploads(attempt)
 
     async def _was_left(self, attempt: Attempt, written: datetime, before: datetime) -> bool:
         """Whether nothing of the attempt was written at or after this moment."""

@@ -8,7 +8,7 @@ import io
 import json
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -266,23 +266,34 @@ class Bucket:
             except (NoUpload, NoObject):  # the latter is what Ceph says
                 return
 
-    async def unmarked_uploads(self, key: str) -> list[str]:
-        """The ids of uploads of the key that no marker names."""
-        named: set[str | None] = set()
-        async for other in self.markers():
-            if other.attempt.key == key:
+    async def unmarked_uploads(self, attempt: Attempt) -> list[str]:
+        """The ids of uploads of the attempt's key that no marker names.
+
+        None while another attempt at the key is just beginning: they could be that one's, and they
+        are found when the last of these is discarded.
+        """
+        named: set[str] = set()
+        async with aclosing(self.markers()) as markers:
+            async for other in markers:
+                if other.attempt.key != attempt.key:
+                    continue
                 marker = await self.marker(other.attempt)
-                named.add(marker.upload if marker else None)
+                if marker is None:
+                    continue
+                if marker.upload is not None:
+                    named.add(marker.upload)
+                elif other.attempt != attempt:
+                    return []
         answer = await self.connection.call(
             "list",
-            lambda s3: s3.list_multipart_uploads(Bucket=self.name, Prefix=key),
-            key=key,
+            lambda s3: s3.list_multipart_uploads(Bucket=self.name, Prefix=attempt.key),
+            key=attempt.key,
             writing=True,
         )
         uploads = [
             upload.get("UploadId", "")
             for upload in answer.get("Uploads", [])
-            if upload.get("Key") == key
+            if upload.get("Key") == attempt.key
         ]
         return [upload for upload in uploads if upload not in named]
 
