@@ -40,7 +40,7 @@ class Daemon:
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([COMMAND, "api"], env=environ, stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break

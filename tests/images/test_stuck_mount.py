@@ -21,7 +21,8 @@ def network(tmp_path: Path, debian: Debian) -> Iterator[Served]:
 
 @pytest.fixture
 def daemon(images_database: str, tmp_path: Path, network: Served) -> Iterator[Daemon]:
-    options = {"CHEAP__FILESYSTEM_STORE_DATADIR": str(network.target / "images")}
+    directory = str(network.target / "images")
+    options = {"DEFAULT__WORKERS": "1", "CHEAP__FILESYSTEM_STORE_DATADIR": directory}
     daemon = Daemon(configuration(images_database, tmp_path, **options), log=tmp_path / "log")
     daemon.start()
     try:
@@ -59,7 +60,7 @@ async def test_a_store_without_an_answer_holds_up_its_own_requests_alone(
     paths = [await new_image(http) for _ in range(8)]
 
     network.hang()
-    # More than the threads that the store has in all processes.
+    # More than the threads that the store has.
     reads = [asyncio.create_task(http.get(stuck)) for _ in range(30)]
     writes = [asyncio.create_task(upload(http, path, data, store="cheap")) for path in paths]
     for _ in range(8):
