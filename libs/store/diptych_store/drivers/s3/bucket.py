@@ -123,7 +123,7 @@ class Bucket:
         await self._put_marker(attempt, Marker(answer["UploadId"]))
         if answer["ResponseMetadata"].get("RetryAttempts"):
             # A request that was not answered may have made an upload as well.
-            for other in await self.unmarked_uploads(attempt.key):
+            for other in await self.unmarked_uploads(attempt):
                 await self.abort(attempt, other)
         return answer["UploadId"]
 
