@@ -1,4 +1,4 @@
-"""A container of the real Swift for one test, and a look at it with a client of its own."""
+"""Places in the real Swift for one test: a container of tempauth's, or projects of Keystone's."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -6,9 +6,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-from dev.swift import Swift
+from dev.keystone import PASSWORD, Keystone
+from dev.swift import RESELLER_ROLE, Swift
 from diptych_store.calls import OnCall, tell_nobody
-from diptych_store.drivers.swift import SwiftStore
+from diptych_store.drivers.swift import MultiTenantSwiftStore, SwiftStore
 from diptych_store.options.swift import SwiftOptions
 
 TEMP_URL_KEY = "canary-of-temporary-urls"
@@ -97,3 +98,41 @@ class Container:
                 await self._http.delete(f"{self._url}/{name}")
         finally:
             await self._http.aclose()
+
+
+@dataclass
+class Cloud:
+    """The service's user, who may act in every account, of a real Keystone."""
+
+    keystone: Keystone
+    swift: Swift
+    user: str
+    user_id: str
+
+    def options(self, **more: object) -> SwiftOptions:
+        return SwiftOptions.model_validate(
+            {
+                "swift_store_auth_address": self.keystone.url,
+                "swift_store_user": f"service:{self.user}",
+                "swift_store_key": PASSWORD,
+                "swift_store_container": f"test-{uuid.uuid4().hex[:12]}",
+                "swift_store_create_container_on_put": True,
+                "swift_store_large_object_chunk_size": 1,
+                **more,
+            }
+        )
+
+    def store(self, **more: object) -> MultiTenantSwiftStore:
+        return MultiTenantSwiftStore("here", self.options(swift_store_multi_tenant=True, **more))
+
+
+def make_cloud(keystone: Keystone, swift: Swift) -> Cloud:
+    """Add such a user to a Keystone."""
+    name = f"store-{uuid.uuid4().hex[:8]}"
+    user = {"name": name, "password": PASSWORD, "domain_id": "default"}
+    user_id = keystone.call("POST", "/users", {"user": user})["user"]["id"]
+    roles = {one["name"]: one["id"] for one in keystone.call("GET", "/roles")["roles"]}
+    service = keystone.project_id("service")
+    for role in ("member", RESELLER_ROLE):
+        keystone.call("PUT", f"/projects/{service}/users/{user_id}/roles/{roles[role]}")
+    return Cloud(keystone, swift, name, user_id)

@@ -7,7 +7,6 @@ import subprocess
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import httpx
 import pytest
 from dev import environments
 from dev.keystone import PASSWORD, Keystone
-from dev.swift import RESELLER_ROLE, Swift
-from diptych_store.drivers.swift import MultiTenantSwiftStore, SwiftStore
+from dev.swift import Swift
+from diptych_store.drivers.swift import SwiftStore
 from diptych_store.drivers.swift.writing import Limits
 from diptych_store.errors import (
     AttemptLost,
@@ -44,7 +43,7 @@ from tests.store.conformance import (
     put,
     some_bytes,
 )
-from tests.store.swift_container import Container
+from tests.store.swift_container import Cloud, Container, make_cloud
 
 DATA = some_bytes(2 * MIB + 1234)
 
@@ -236,6 +235,16 @@ async def test_a_late_write_to_a_discarded_attempt_is_given_up_at_the_next_segme
     assert taken < 20
 
 
+async def test_what_a_source_lacks_is_no_lost_attempt(container: Container, store: SwiftStore):
+    async def blocks() -> AsyncIterator[bytes]:
+        yield some_bytes(MIB + 1)
+        raise NotFound("The source is gone.")
+
+    with pytest.raises(NotFound, match="source"):
+        await store.write(attempt_at(), blocks(), size=None)
+    assert await container.everything() == []
+
+
 # What goes wrong.
 
 
@@ -369,42 +378,9 @@ async def test_parts_that_nobody_has_sent_are_not_published(
 # Keystone.
 
 
-@dataclass
-class Cloud:
-    """The service's user, who may act in every account, and two projects of strangers."""
-
-    keystone: Keystone
-    swift: Swift
-    user: str
-    user_id: str
-
-    def options(self, **more: object) -> SwiftOptions:
-        return SwiftOptions.model_validate(
-            {
-                "swift_store_auth_address": self.keystone.url,
-                "swift_store_user": f"service:{self.user}",
-                "swift_store_key": PASSWORD,
-                "swift_store_container": f"test-{uuid.uuid4().hex[:12]}",
-                "swift_store_create_container_on_put": True,
-                "swift_store_large_object_chunk_size": 1,
-                **more,
-            }
-        )
-
-    def store(self, **more: object) -> MultiTenantSwiftStore:
-        return MultiTenantSwiftStore("here", self.options(swift_store_multi_tenant=True, **more))
-
-
 @pytest.fixture(scope="session")
 def cloud(keystone: Keystone, swift: Swift) -> Cloud:
-    name = f"store-{uuid.uuid4().hex[:8]}"
-    user = {"name": name, "password": PASSWORD, "domain_id": "default"}
-    user_id = keystone.call("POST", "/users", {"user": user})["user"]["id"]
-    roles = {one["name"]: one["id"] for one in keystone.call("GET", "/roles")["roles"]}
-    service = keystone.project_id("service")
-    for role in ("member", RESELLER_ROLE):
-        keystone.call("PUT", f"/projects/{service}/users/{user_id}/roles/{roles[role]}")
-    return Cloud(keystone, swift, name, user_id)
+    return make_cloud(keystone, swift)
 
 
 async def read_directly(location: str, token: str | None) -> int:

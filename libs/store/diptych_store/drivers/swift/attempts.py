@@ -164,15 +164,19 @@ async def send(
 
 async def _put_held(place: Container, attempt: Attempt, name: str, data: bytes) -> tuple[int, str]:
     etag = etag_of(data)
-    await place.client.call(
-        "write",
-        place.account,
-        "PUT",
-        path_of(place.name, name),
-        subject=attempt.key,
-        headers={"ETag": etag, **OCTETS},
-        content=data,
-    )
+    try:
+        await place.client.call(
+            "write",
+            place.account,
+            "PUT",
+            path_of(place.name, name),
+            subject=attempt.key,
+            headers={"ETag": etag, **OCTETS},
+            content=data,
+        )
+    except NotFound:
+        # The container goes with the last object in it, the marker.
+        raise _lost(place, attempt) from None
     return len(data), etag
 
 
@@ -184,15 +188,20 @@ async def _put_streamed(
     if await place.head("write", layout.marker(attempt)) is None:
         raise _lost(place, attempt)
     async with aclosing(body.pieces()) as pieces:
-        answer = await place.client.call(
-            "write",
-            place.account,
-            "PUT",
-            path_of(place.name, name),
-            subject=attempt.key,
-            headers=OCTETS,
-            content=pieces,
-        )
+        try:
+            answer = await place.client.call(
+                "write",
+                place.account,
+                "PUT",
+                path_of(place.name, name),
+                subject=attempt.key,
+                headers=OCTETS,
+                content=pieces,
+            )
+        except NotFound as error:
+            if error is body.failure:
+                raise
+            raise _lost(place, attempt) from None
     if etag_in(answer.headers) != body.etag:
         raise Unreachable(f"Store {place.store}: a segment of {attempt.key} is not what was sent.")
     return body.size, body.etag

@@ -65,11 +65,12 @@ class Stream:
 class Body:
     """The body of one segment: `head`, then up to `limit` bytes altogether of the stream.
 
-    To be iterated once; `size` and `etag` are then what was sent.
+    `size` and `etag` are what was sent of it; `failure` is what the stream raised, if it did.
     """
 
     def __init__(self, head: bytes, stream: Stream, *, limit: int, hashing: Threads) -> None:
         self.size = 0
+        self.failure: Exception | None = None
         self._head = head
         self._stream = stream
         self._limit = limit
@@ -91,7 +92,11 @@ class Body:
             # httpx and what is under it take anything with a length that can be joined to bytes.
             yield taken  # pyright: ignore[reportReturnType]
             await self._hashing.result(hashed)
-            taken = await self._stream.take(min(MIB, self._limit - self.size))
+            try:
+                taken = await self._stream.take(min(MIB, self._limit - self.size))
+            except Exception as error:
+                self.failure = error
+                raise
 
 
 def etag_of(data: bytes) -> str:
