@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from diptych_images.api.errors import STORE_ANSWERS, from_store
+from diptych_store import errors
+from diptych_store.errors import StoreError
 
 from tests.images.service import ADMIN, ALICE, BOB, OCTETS, READER, persona
 
@@ -318,10 +321,23 @@ async def test_tokenless_upload_is_refused_before_its_body_is_read(api, make_ima
 
 
 def test_the_table_of_store_errors_is_complete() -> None:
-    from diptych_images.api.errors import STORE_ANSWERS
-    from diptych_store.errors import StoreError
+    # Without those that a driver raises, by itself or as cases of one of these.
+    contract = {kind for kind in StoreError.__subclasses__() if kind.__module__ == errors.__name__}
+    assert set(STORE_ANSWERS) == contract
 
-    assert set(STORE_ANSWERS) == set(StoreError.__subclasses__())
+
+def test_a_case_of_a_store_error_is_answered_like_it() -> None:
+    class NoBucket(errors.Unreachable):
+        pass
+
+    class Strange(StoreError):
+        pass
+
+    answer = from_store(NoBucket("there is no bucket"))
+    assert (answer.status, answer.message) == (503, "there is no bucket")
+    assert "Retry-After" in answer.headers
+    unknown = from_store(Strange("said by nobody knows whom"))
+    assert (unknown.status, unknown.message) == (500, "The store failed.")
 
 
 async def test_what_a_store_says_of_its_mount_is_beside_the_location(

@@ -6,6 +6,7 @@ Source: WebOb 1.8 `WSGIHTTPException`; glanceclient `exc.from_response`; opensta
 `exceptions.raise_from_response`.
 """
 
+import logging
 from html import escape
 from typing import Any
 
@@ -27,6 +28,8 @@ from diptych_store import errors as store_errors
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import Scope
+
+log = logging.getLogger(__name__)
 
 # StoreError → the answer. NotFound is what is left when no location opens; a route answers a
 # missing object by itself (204 on download).
@@ -71,9 +74,14 @@ ANY_ERROR: dict[int | str, dict[str, Any]] = {
 
 
 def from_store(error: Exception) -> ApiError:
-    """The answer to an error of the store library; InternalError for one that has no row."""
-    answer = STORE_ANSWERS.get(type(error))
+    """The answer to an error of the store library; InternalError for one that has no row.
+
+    A driver may raise errors of its own: they are answered like the one that they are a case of.
+    """
+    kinds = type(error).__mro__
+    answer = next((STORE_ANSWERS[kind] for kind in kinds if kind in STORE_ANSWERS), None)
     if answer is None:
+        log.error("A store failed: %s", error)
         return InternalError("The store failed.")
     may_pass = issubclass(answer, ServiceUnavailable)
     return answer(str(error), headers=_TRY_AGAIN if may_pass else None)
