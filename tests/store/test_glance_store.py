@@ -17,12 +17,12 @@ from dev.keystone import PASSWORD, Keystone
 from dev.seaweedfs import Seaweedfs
 from dev.swift import Swift
 from diptych_store.errors import NotFound
-from diptych_store.protocol import ByteRange
+from diptych_store.protocol import ByteRange, Copies
 from diptych_store.registry import Stores
 from diptych_store.settings import StoresConfig
 
 from tests.store import s3_bucket
-from tests.store.conformance import MIB, get, put, some_bytes
+from tests.store.conformance import MIB, attempt_at, get, put, some_bytes
 
 Sections = Mapping[str, Mapping[str, object]]
 PROCESS = Path(__file__).with_name("glance_store_process.py")
@@ -189,7 +189,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[Stores, GlanceStore]:
     [("one", 1), ("two", 100_000), ("one", LARGE), ("two", LARGE)],
     ids=["byte", "small", "large", "large of the other"],
 )
-async def test_what_glance_wrote_is_read_in_ranges_and_deleted_whole(
+async def test_what_glance_wrote_is_read_in_ranges_copied_and_deleted_whole(
     pair: tuple[Stores, GlanceStore], backend: str, size: int
 ):
     stores, glance = pair
@@ -200,9 +200,15 @@ async def test_what_glance_wrote_is_read_in_ranges_and_deleted_whole(
     assert await get(store, location) == data
     assert await get(store, location, ByteRange(size - 1)) == data[-1:]
     assert await get(store, location, ByteRange(size // 2, 3)) == data[size // 2 : size // 2 + 3]
+    assert isinstance(store, Copies)
+    attempt = attempt_at()
+    assert await store.copy(attempt, store, location) == size
+    copied = await store.publish(attempt)
     await store.delete(location)
     with pytest.raises(NotFound):
         await get(store, location)
+    assert await glance.get(backend, copied) == data
+    await store.delete(copied)
 
 
 @pytest.mark.parametrize("size", [1, 100_000, LARGE], ids=["byte", "small", "large"])

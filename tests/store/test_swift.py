@@ -1,20 +1,16 @@
 """What is Swift's own: how objects lie there, in whose account, and who may read them there."""
 
 import asyncio
-import json
 import re
-import subprocess
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from dev import environments
-from dev.keystone import PASSWORD, Keystone
+from dev.keystone import Keystone
 from dev.swift import Swift
 from diptych_store.drivers.swift import SwiftStore
 from diptych_store.drivers.swift.writing import Limits
@@ -595,43 +591,3 @@ async def test_a_copy_from_one_account_to_another(cloud: Cloud):
 
 
 # Glance's own library.
-
-
-async def glance_store(what: str, cloud: Cloud, container: str, *arguments: str) -> bytes:
-    options = {
-        "swift_store_auth_address": cloud.keystone.url,
-        "swift_store_user": f"service:{cloud.user}",
-        "swift_store_key": PASSWORD,
-        "swift_store_container": container,
-        "swift_store_create_container_on_put": True,
-        "swift_store_large_object_chunk_size": 1,
-    }
-    python = environments.ready("glance_store") / "python"
-    script = Path(__file__).with_name("glance_store_swift.py")
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [str(python), "-W", "ignore", str(script), what, json.dumps(options), *arguments],
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
-
-
-async def test_glance_and_this_service_read_what_the_other_wrote(cloud: Cloud, tmp_path: Path):
-    options, key = cloud.options(), str(uuid.uuid4())
-    container = options.swift_store_container
-    file = tmp_path / "image"
-    file.write_bytes(DATA)
-    location = (await glance_store("add", cloud, container, key, str(file))).decode()
-    assert PASSWORD in location
-    async with aclosing(SwiftStore("here", options)) as store:
-        assert store.recognises(location)
-        assert await get(store, location) == DATA
-        attempt = attempt_at()
-        await store.copy(attempt, store, location)
-        copied = await store.publish(attempt)
-        await store.delete(location)
-        assert PASSWORD not in copied
-        assert await glance_store("get", cloud, container, copied) == DATA
-        await store.delete(copied)
