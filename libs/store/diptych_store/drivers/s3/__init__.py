@@ -18,6 +18,7 @@ from collections.abc import (
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from diptych_store.calls import OnCall, tell_nobody
 from diptych_store.drivers.s3.bucket import Bucket, Download, Marker
@@ -56,6 +57,8 @@ _COPIED_PART = 64 * MIB
 _COPIES_AT_A_TIME = 4
 # S3's longest, for signatures of version 4.
 _LONGEST_SIGNED = timedelta(days=7)
+
+_publishing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
 class S3Store:
@@ -110,7 +113,8 @@ class S3Store:
         """See Store.publish; publishing again after Unreachable is safe."""
         _check(attempt)
         self._check_writable()
-        await _to_its_end(self._publish(attempt))
+        async with self._only_publisher(attempt.key):
+            await _to_its_end(self._publish(attempt))
         return written(self._connection.endpoint, self._bucket.name, attempt.key)
 
     async def discard(self, attempt: Attempt, *, published: bool = False) -> None:
@@ -308,6 +312,15 @@ class S3Store:
                     raise error from None
 
     # Publishing and discarding.
+
+    def _only_publisher(self, key: str) -> asyncio.Lock:
+        """What lets one after the other publish a key, of those in this process.
+
+        For servers that look at a condition before the bytes come, as Swift does: they keep to it
+        for whoever comes later, not for two at once.
+        """
+        place = f"{host_of(self._connection.endpoint)}/{self._bucket.name}/{key}"
+        return _publishing.setdefault(place, asyncio.Lock())
 
     async def _publish(self, attempt: Attempt) -> None:
         marker = await self._bucket.marker(attempt)
