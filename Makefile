@@ -45,7 +45,7 @@ conformance: setup ## hold each store driver to the contract: a table of drivers
 
 conformance-all: setup ## the same with Ceph (installed with apt if we are root) and S3 by RGW and Swift
 	$(PYTEST) -q --conformance-table -m 'not long and not crash' --timeout 600 \
-		$(wildcard tests/store/test_*_conformance.py) tests/store/test_rbd.py
+		$(wildcard tests/store/test_*_conformance.py) $(wildcard tests/store/test_rbd*.py)
 
 # QUICK=1 makes it one round of 256 MiB; ONLY="file s3" chooses.
 bench: setup ## measure each store driver against the plain tool (QUICK=1, ONLY=s3)
