@@ -7,6 +7,7 @@ befalls every one of them. `ReadFaults` is for every driver, `StoreFaults` for o
 import asyncio
 import contextlib
 import itertools
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Literal, Protocol
 from urllib.parse import unquote
 
 import pytest
+from _pytest.mark import ParameterSet
 from diptych_store.errors import AttemptLost, NotFound, StoreError, Unreachable
 from diptych_store.protocol import WHOLE, Attempt, ByteRange, Copies, Store
 
@@ -42,30 +44,35 @@ _NEVER_S = 60
 UNDONE: Sequence[Fault] = (
     Break("request", 0, "reset"),
     Break("request", 0, "close"),
-    Answer(500),
     Answer(503),
 )
 # The server may have done what it was asked.
 DOUBTFUL: Sequence[Fault] = (
     Break("request", 1000, "close"),
     Break("answer", None, "reset"),
-    Break("answer", None, "close"),
     Break("answer", 0, "reset"),
     Break("answer", 10, "close"),
-    Answer(502),
-    Answer(504),
+    Answer(500),
     Garbage(),
 )
 LASTING: Sequence[Fault] = (
-    *UNDONE,
+    Break("request", 0, "reset"),
     Break("request", 0, "stall"),
     Break("answer", None, "reset"),
     Break("answer", None, "stall"),
     Answer(429),
-    Answer(502),
-    Answer(504),
+    Answer(500),
+    Answer(503),
     Garbage(),
 )
+# Much like one of those above.
+SIMILAR: Sequence[Fault] = (Break("answer", None, "close"), Answer(502), Answer(504))
+
+
+def ids_and_marks(*faults: Sequence[Fault]) -> list[ParameterSet]:
+    """The faults as parameters; after them those that only the exhaustive tests try."""
+    usual = [pytest.param(fault, id=repr(fault)) for some in faults for fault in some]
+    return usual + [pytest.param(one, id=repr(one), marks=pytest.mark.long) for one in SIMILAR]
 
 
 class FaultRig(Protocol):
@@ -296,7 +303,7 @@ class ReadFaults:
             wire.heal()
             await rig.remove(store, location)
 
-    @pytest.mark.parametrize("fault", LASTING, ids=repr)
+    @pytest.mark.parametrize("fault", ids_and_marks(LASTING))
     async def test_a_fault_that_stays_raises_on_entry(self, rig: FaultRig, fault: Fault):
         async with self.connected(rig) as (wire, store):
             location = await rig.place(store, wire, DATA)
@@ -427,7 +434,7 @@ class StoreFaults(ReadFaults):
 
     shown: frozenset[str] = frozenset()
 
-    @pytest.mark.parametrize("fault", [*UNDONE, *DOUBTFUL], ids=repr)
+    @pytest.mark.parametrize("fault", ids_and_marks(UNDONE, DOUBTFUL))
     async def test_a_fault_in_one_exchange(self, rig: FaultRig, fault: Fault):
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for operation in OPERATIONS:
@@ -441,8 +448,9 @@ class StoreFaults(ReadFaults):
     async def struck_once(
         self, wire: Wire, store: Store, operation: Operation, fault: Fault
     ) -> None:
+        location_of = await self.locations(store)
         for position in itertools.count():
-            trial = await self.prepared(store, operation)
+            trial = await self.prepared(store, operation, location_of)
             wire.heal()
             wire.inflict(fault, skip=position)
             error = await error_of(operation.act(trial))
@@ -465,10 +473,11 @@ class StoreFaults(ReadFaults):
             if not was_struck:
                 return
 
-    @pytest.mark.parametrize("fault", LASTING, ids=repr)
+    @pytest.mark.parametrize("fault", ids_and_marks(LASTING))
     async def test_a_fault_that_stays(self, rig: FaultRig, fault: Fault):
         async with self.connected(rig) as (wire, store):
-            trials = [(one, await self.prepared(store, one)) for one in OPERATIONS]
+            location_of = await self.locations(store)
+            trials = [(one, await self.prepared(store, one, location_of)) for one in OPERATIONS]
             async with self.hasty(rig, wire) as hasty:
                 wire.heal()
                 wire.inflict(fault, times=None)
@@ -482,7 +491,8 @@ class StoreFaults(ReadFaults):
 
     async def test_a_server_that_is_not_there(self, rig: FaultRig):
         async with self.connected(rig) as (wire, store):
-            trials = [(one, await self.prepared(store, one)) for one in OPERATIONS]
+            location_of = await self.locations(store)
+            trials = [(one, await self.prepared(store, one, location_of)) for one in OPERATIONS]
             wire.refuse()
             errors = await asyncio.gather(
                 *(error_of(operation.act(trial)) for operation, trial in trials)
@@ -493,7 +503,8 @@ class StoreFaults(ReadFaults):
 
     async def test_what_hangs_may_be_cancelled(self, rig: FaultRig):
         async with self.connected(rig) as (wire, store):
-            trials = [(one, await self.prepared(store, one)) for one in OPERATIONS]
+            location_of = await self.locations(store)
+            trials = [(one, await self.prepared(store, one, location_of)) for one in OPERATIONS]
             async with self.hasty(rig, wire) as hasty:
                 wire.heal()
                 wire.inflict(Break("answer", None, "stall"), times=None)
@@ -531,11 +542,18 @@ class StoreFaults(ReadFaults):
             assert await get(store, location) == new
             await store.delete(location)
 
-    async def prepared(self, store: Store, operation: Operation) -> Trial:
-        attempt = attempt_at()
-        location = await put(store, b"x", key=attempt.key)
+    async def locations(self, store: Store) -> Callable[[str], str]:
+        """What tells the location of a key."""
+        known = str(uuid.uuid4())
+        location = await put(store, b"x", key=known)
         await store.delete(location)
-        trial = Trial(store, attempt, location)
+        return lambda key: location.replace(known, key)
+
+    async def prepared(
+        self, store: Store, operation: Operation, location_of: Callable[[str], str]
+    ) -> Trial:
+        attempt = attempt_at()
+        trial = Trial(store, attempt, location_of(attempt.key))
         await operation.prepare(trial)
         return trial
 
