@@ -374,6 +374,11 @@ class S3Store:
             raise Unreachable(
                 f"Store {self.name}: something happened to {attempt.key} at the same time."
             ) from None
+        except Unreachable:
+            # What Ceph's gateway says of an upload that is being aborted.
+            marker = await self._bucket.marker(attempt)
+            if marker is not None and not marker.discarded:
+                raise
         # A `discard` that began meanwhile may have aborted nothing and found no object yet.
         marker = await self._bucket.marker(attempt)
         if marker is None or marker.discarded:

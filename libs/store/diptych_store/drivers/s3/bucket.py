@@ -229,18 +229,21 @@ class Bucket:
 
     async def complete(self, attempt: Attempt, upload: str, parts: "Iterable[PartTypeDef]") -> None:
         """Make the parts the object of the key; raises ConditionFailed, NoUpload."""
-        await self.connection.call(
-            "publish",
-            lambda s3: s3.complete_multipart_upload(
-                Bucket=self.name,
-                Key=attempt.key,
-                UploadId=upload,
-                MultipartUpload={"Parts": [_completed(part) for part in parts]},
-                IfNoneMatch="*",
-            ),
-            key=attempt.key,
-            writing=True,
-        )
+        try:
+            await self.connection.call(
+                "publish",
+                lambda s3: s3.complete_multipart_upload(
+                    Bucket=self.name,
+                    Key=attempt.key,
+                    UploadId=upload,
+                    MultipartUpload={"Parts": [_completed(part) for part in parts]},
+                    IfNoneMatch="*",
+                ),
+                key=attempt.key,
+                writing=True,
+            )
+        except NoObject as error:  # what Ceph says of an upload that is gone
+            raise NoUpload(str(error)) from None
 
     async def abort(self, attempt: Attempt, upload: str) -> None:
         """Remove the upload and its parts; nothing there is not an error."""
