@@ -89,7 +89,7 @@ async def serving(
                 for name, value in backend.options(store).items()
             }
             settings = {"DEFAULT__ENABLED_BACKENDS": ALL, "JOBS__REAPER_INTERVAL": "1"}
-            environ = configuration(images_database, tmp_path, **settings, **(stores | options))
+            environ = configuration(images_database, tmp_path, **(settings | stores | options))
             app = await stack.enter_async_context(opened(environ))
             http = await stack.enter_async_context(client(app))
             return Service(environ, images_database, backends, http)

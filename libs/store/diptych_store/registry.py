@@ -112,15 +112,14 @@ class Stores:
         return next(self._stores[one.name] for one in self.info.values() if one.is_default)
 
     def by_location(self, location: str, metadata: Mapping[str, object] | None = None) -> Store:
-        """The store that `metadata` names, or else the one whose location this can be.
+        """The store whose location this can be, first of all the one that `metadata` names.
 
-        The first may be a store that was renamed since, hence the second. Raises BadLocation.
+        That one may have been renamed since, and another have its name now. Raises BadLocation.
         """
         name = (metadata or {}).get("store")
-        if isinstance(name, str) and name in self._stores:
-            return self._stores[name]
-        for store in self._stores.values():
-            if store.recognises(location):
+        named = self._stores.get(name) if isinstance(name, str) else None
+        for store in (named, *self._stores.values()):
+            if store is not None and store.recognises(location):
                 return store
         raise BadLocation(f"No store here has the location {for_display(location)}.")
 
