@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from dev import ports
 from diptych_common.database import Database
 from diptych_images.settings import load
 from diptych_images.worker import make_worker
@@ -16,6 +17,7 @@ from diptych_store.registry import Stores
 from diptych_store.settings import StoresConfig
 
 from tests import databases
+from tests.common.job_tables import eventually
 from tests.images.service import configuration
 
 
@@ -70,6 +72,40 @@ async def test_attempts_that_no_row_knows_are_swept_after_days(
     async with working(environ):
         await until_run(images_database, "sweep")
     assert list(attempts.iterdir()) == [young]
+
+
+async def test_a_store_that_is_away_keeps_no_other_from_being_swept(
+    images_database: str, environ: dict[str, str], tmp_path: Path
+) -> None:
+    [nobody] = ports.several_free(1)
+    stores = {
+        "DEFAULT__ENABLED_BACKENDS": "away:s3, fast:file",
+        "AWAY__S3_STORE_HOST": f"http://127.0.0.1:{nobody}",
+        "AWAY__S3_STORE_ACCESS_KEY": "access",
+        "AWAY__S3_STORE_SECRET_KEY": "secret",
+        "AWAY__S3_STORE_BUCKET": "images",
+        "AWAY__S3_STORE_RETRIES": "0",
+    }
+    environ |= {f"DIPTYCH_IMAGES__{name}": value for name, value in stores.items()}
+    attempts = tmp_path / "fast" / ".attempts"
+    attempts.mkdir()
+    old = attempts / f"{uuid4()}.{uuid4()}"
+    old.write_bytes(b"x")
+    days_ago = time.time() - 3 * 86400
+    os.utime(old, (days_ago, days_ago))
+
+    async def is_swept() -> bool:
+        return not old.exists()
+
+    async with databases.connection(images_database) as server:
+
+        async def is_told() -> bool:
+            told = await server.fetchval("SELECT error FROM jobs WHERE kind = 'sweep'")
+            return "away" in (told or "")
+
+        async with working(environ):
+            await eventually(is_swept)
+            await eventually(is_told)
 
 
 async def test_old_jobs_and_events_are_forgotten(

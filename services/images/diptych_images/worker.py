@@ -14,7 +14,7 @@ from diptych_common.database import Database
 from diptych_common.jobs import Job
 from diptych_common.worker import Handler, JobContext, Worker
 from diptych_store.errors import NotFound, StoreError
-from diptych_store.protocol import Attempt, Sweeps
+from diptych_store.protocol import Attempt, Store, Sweeps
 from diptych_store.registry import Stores
 
 from diptych_images import readers
@@ -85,16 +85,26 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
 
     async def sweep(job: Job, context: JobContext) -> None:
         """Remove attempts that no row knows of."""
+        failures: list[StoreError] = []
         for name in stores.names:
-            store = stores[name]
-            if not isinstance(store, Sweeps):
+            if stores.info[name].read_only:
                 continue
-            async for attempt in store.attempts(older_than=_FORGOTTEN_AFTER):
-                async with db.read() as connection:
-                    known = await images.knows_attempt(connection, attempt.token)
-                if not known:
-                    await store.discard(attempt)
-                    log.warning("Attempt %s in store %s had no row", attempt.token, name)
+            try:
+                await sweep_store(stores[name])
+            except StoreError as failure:
+                failures.append(failure)  # the other stores are swept all the same
+        if failures:
+            raise failures[0]
+
+    async def sweep_store(store: Store) -> None:
+        if not isinstance(store, Sweeps):
+            return
+        async for attempt in store.attempts(older_than=_FORGOTTEN_AFTER):
+            async with db.read() as connection:
+                known = await images.knows_attempt(connection, attempt.token)
+            if not known:
+                await store.discard(attempt)
+                log.warning("Attempt %s in store %s had no row", attempt.token, store.name)
 
     async def purge(job: Job, context: JobContext) -> None:
         """Forget jobs that ended a while ago, and events that nobody fetched."""
