@@ -12,7 +12,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -196,15 +195,17 @@ class Ceph:
         self.daemons.append(Daemon(name, process))
 
     def _await(self, is_there: Callable[[], bool], name: str) -> None:
-        deadline = time.monotonic() + _START_WITHIN_S
-        while not is_there():
-            has_ended = self.daemons[-1].process.poll() is not None
-            if has_ended or time.monotonic() > deadline:
-                self.stop()
-                log = self.root / "log" / f"{name}.output"
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                raise DevError(f"Ceph's {name} did not start; {log} ends with:\n{tail}")
-            time.sleep(0.1)
+        try:
+            guard.await_start(
+                self.daemons[-1].process,
+                is_there,
+                name=f"Ceph's {name}",
+                log=self.root / "log" / f"{name}.output",
+                within_s=_START_WITHIN_S,
+            )
+        except DevError:
+            self.stop()
+            raise
 
     def _make_keyring(self) -> None:
         keyring = str(self.root / "keyring")

@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dev.places import Account, is_alive
+from dev.places import Account, DevError, is_alive
 
 _LOOK_EVERY_S = 0.5
 _GENTLE_FOR_S = 20
@@ -52,8 +52,40 @@ def guarded(
         )
 
 
-def stop(guard: subprocess.Popen[bytes]) -> None:
-    """Stop what the guard runs, and wait until both are gone; fine if they are already."""
+def await_start(
+    guard: subprocess.Popen[bytes],
+    is_up: Callable[[], bool],
+    *,
+    name: str,
+    log: Path,
+    within_s: float,
+) -> None:
+    """Wait until the server is up; one that ends or takes too long is stopped, with a DevError."""
+    deadline = time.monotonic() + within_s
+    while not is_up():
+        if guard.poll() is not None or time.monotonic() > deadline:
+            stop(guard)
+            raise DevError(f"{name} did not start; {last_words(log)}")
+        time.sleep(0.05)
+
+
+def last_words(log: Path) -> str:
+    """The end of a log, for the message about a server that has failed."""
+    lines = log.read_text(errors="replace").splitlines()[-15:]
+    return f"{log} ends with:\n" + "\n".join(lines)
+
+
+def started(guard: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes]:
+    """The guard of a server that has one once it was started; before, a DevError."""
+    if guard is None:
+        raise DevError("not started")
+    return guard
+
+
+def stop(guard: subprocess.Popen[bytes] | None) -> None:
+    """Stop what the guard runs, and wait until both are gone; fine if they are or never were."""
+    if guard is None:
+        return
     if guard.poll() is None:
         guard.terminate()
     guard.wait()

@@ -9,20 +9,17 @@ import json
 import os
 import shutil
 import subprocess
-import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dev import environments, guard, keystone_setup, ports
-from dev.places import LOCKS, STATE, DevError
+from dev.places import LOCKS, STATE
 
 PASSWORD = keystone_setup.PASSWORD
 _SETUP = Path(keystone_setup.__file__)
 _START_WITHIN_S = 120
-# Loopback is never reached through a proxy, whatever the environment says.
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Keystone:
@@ -69,25 +66,22 @@ class Keystone:
             environment=_surroundings(self.root),
             owner=owner,
         )
-        deadline = time.monotonic() + _START_WITHIN_S
-        while not self._answers():
-            if self._guard.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-                raise DevError(f"Keystone did not start; {self.log} ends with:\n{tail}")
-            time.sleep(0.05)
+        guard.await_start(
+            self._guard,
+            lambda: ports.answers(self.url),
+            name="Keystone",
+            log=self.log,
+            within_s=_START_WITHIN_S,
+        )
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
         """The guard: it ends when the server does, and to terminate it stops the server."""
-        if self._guard is None:
-            raise DevError("not started")
-        return self._guard
+        return guard.started(self._guard)
 
     def stop(self) -> None:
         """Stop serving; what it knows stays."""
-        if self._guard is not None:
-            guard.stop(self._guard)
+        guard.stop(self._guard)
 
     def user_id(self, name: str) -> str:
         """The id of one of the users that were made with the database."""
@@ -129,7 +123,7 @@ class Keystone:
         if scope is not None:
             auth["scope"] = scope
         request = self._request("POST", "/auth/tokens", {"auth": auth}, token=None)
-        with _direct.open(request) as answer:
+        with ports.direct.open(request) as answer:
             token: str = answer.headers["X-Subject-Token"]
             return token
 
@@ -151,7 +145,7 @@ class Keystone:
         request = self._request(method, path, document, token=token)
         if subject is not None:
             request.add_header("X-Subject-Token", subject)
-        with _direct.open(request) as answer:
+        with ports.direct.open(request) as answer:
             body = answer.read()
         return json.loads(body) if body else None
 
@@ -175,13 +169,6 @@ class Keystone:
             headers["X-Auth-Token"] = token
         body = None if document is None else json.dumps(document).encode()
         return urllib.request.Request(self.url + path, body, headers, method=method)
-
-    def _answers(self) -> bool:
-        try:
-            with _direct.open(self.url, timeout=5):
-                return True
-        except OSError:
-            return False
 
     def _ids(self) -> dict[str, dict[str, str]]:
         ids: dict[str, dict[str, str]] = json.loads((self.root / "ids.json").read_text())

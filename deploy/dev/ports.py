@@ -1,15 +1,18 @@
-"""Ports of the development stack: which are asked for, and what to say when one is taken."""
+"""Ports of the development stack: which are asked for, which are taken, and who answers there."""
 
 import os
 import random
 import socket
 import time
+import urllib.request
 from dataclasses import dataclass
 
 from dev.places import DevError
 
 LOOPBACK = "127.0.0.1"
 _GRACE_S = 3
+# Loopback is never reached through a proxy, whatever the environment says.
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,15 @@ def is_free(number: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def answers(url: str) -> bool:
+    """True if a server on loopback answers a GET now, and with no error."""
+    try:
+        with direct.open(url, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def any_free() -> int:

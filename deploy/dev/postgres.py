@@ -161,13 +161,19 @@ class Server:
         if not (self.data / "PG_VERSION").exists():
             self._initialize()
         deadline = time.monotonic() + _START_WITHIN_S
-        while not self._launch(owner, deadline):
-            # Killed a moment ago, its last children still hold the shared memory: they are leaving.
-            if "is still in use" not in self._tail() or time.monotonic() > deadline:
-                raise DevError(f"PostgreSQL did not start; {self.log} ends with:\n{self._tail()}")
-            time.sleep(0.1)
+        while True:
+            try:
+                self._launch(owner, within_s=deadline - time.monotonic())
+            except DevError as error:
+                # Killed a moment ago, its last children still hold the shared memory: they are
+                # leaving.
+                if "is still in use" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
 
-    def _launch(self, owner: int | None, deadline: float) -> bool:
+    def _launch(self, owner: int | None, *, within_s: float) -> None:
         self.stop()
         settings = {
             **self._options,
@@ -189,24 +195,22 @@ class Server:
             stop_signal=signal.SIGINT,
             account=self._installed.account,
         )
-        while self._answer() in (None, stale):
-            if self._guard.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                return False
-            time.sleep(0.02)
-        return True
+        guard.await_start(
+            self._guard,
+            lambda: self._answer() not in (None, stale),
+            name="PostgreSQL",
+            log=self.log,
+            within_s=within_s,
+        )
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
         """The guard: it ends when the server does, and to terminate it stops the server."""
-        if self._guard is None:
-            raise DevError("not started")
-        return self._guard
+        return guard.started(self._guard)
 
     def stop(self) -> None:
         """Roll back what is running and stop; the data stays."""
-        if self._guard is not None:
-            guard.stop(self._guard)
+        guard.stop(self._guard)
 
     def ensure_database(self, name: str) -> None:
         """Make the database, unless it is there."""
@@ -259,6 +263,3 @@ class Server:
         )
         if done.returncode != 0:
             raise DevError(f"initdb failed:\n{done.stdout.strip()}")
-
-    def _tail(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -30,8 +29,6 @@ CLOUDS = {
     "diptych-other": ("other", "other"),
     "diptych-admin": ("admin", "admin"),
 }
-
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class _Stopped(Exception):
@@ -199,21 +196,13 @@ def _daemon(name: str, configuration: Path, running: ExitStack) -> _Running:
 
 def _await(daemon: _Running, port: Port) -> None:
     url = f"http://{LOOPBACK}:{port.number}/healthcheck"
-    deadline = time.monotonic() + _START_WITHIN_S
-    while not _answers(url):
-        if daemon.guard.poll() is not None:
-            raise DevError(f"{port.purpose} did not start{_last_words(daemon)}")
-        if time.monotonic() > deadline:
-            raise DevError(f"no answer from {url} in {_START_WITHIN_S} s{_last_words(daemon)}")
-        time.sleep(0.05)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with _direct.open(url, timeout=5):
-            return True
-    except OSError:
-        return False
+    guard.await_start(
+        daemon.guard,
+        lambda: ports.answers(url),
+        name=port.purpose,
+        log=daemon.log,
+        within_s=_START_WITHIN_S,
+    )
 
 
 def _write_clouds(keystone: Keystone) -> Path:
@@ -304,13 +293,10 @@ def _watch(watched: list[_Running]) -> None:
     while True:
         for one in watched:
             if one.guard.poll() is not None:
-                raise DevError(f"{one.name} has ended, so the rest was stopped{_last_words(one)}")
+                raise DevError(
+                    f"{one.name} has ended, so the rest was stopped; {guard.last_words(one.log)}"
+                )
         time.sleep(0.5)
-
-
-def _last_words(one: _Running) -> str:
-    lines = one.log.read_text(errors="replace").splitlines()[-15:]
-    return f"; {one.log} ends with:\n" + "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -3,20 +3,15 @@
 import json
 import os
 import subprocess
-import time
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 from dev import environments, guard, ports
-from dev.places import DevError
 
 _START_WITHIN_S = 60
 # A bucket is made of volumes of its own. Nothing of a volume is allocated before it is filled.
 _VOLUMES = 2000
 _VOLUME_MB = 256
-# Loopback is never reached through a proxy, whatever the environment says.
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +79,25 @@ class Seaweedfs:
             },
             owner=owner,
         )
-        deadline = time.monotonic() + _START_WITHIN_S
-        while not (_is_healthy(self.port) and _is_healthy(volume)):
-            if self._guard.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-                raise DevError(f"SeaweedFS did not start; {self.log} ends with:\n{tail}")
-            time.sleep(0.05)
+        guard.await_start(
+            self._guard,
+            lambda: all(
+                ports.answers(f"http://{ports.LOOPBACK}:{port}/healthz")
+                for port in (self.port, volume)
+            ),
+            name="SeaweedFS",
+            log=self.log,
+            within_s=_START_WITHIN_S,
+        )
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
         """The guard: it ends when the server does, and to terminate it stops the server."""
-        if self._guard is None:
-            raise DevError("not started")
-        return self._guard
+        return guard.started(self._guard)
 
     def stop(self) -> None:
         """Stop serving; what it holds stays."""
-        if self._guard is not None:
-            guard.stop(self._guard)
+        guard.stop(self._guard)
 
     def _options(self, data: Path, keys: Path, volume: int, others: list[int]) -> list[str]:
         free = iter(others)
@@ -153,11 +148,3 @@ def _identities() -> dict[str, object]:
             )
         ]
     }
-
-
-def _is_healthy(port: int) -> bool:
-    try:
-        with _direct.open(f"http://{ports.LOOPBACK}:{port}/healthz", timeout=5):
-            return True
-    except OSError:
-        return False

@@ -7,15 +7,11 @@ There is no memcached, and so but one process of each.
 import json
 import os
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dev import environments, guard, ports, swift_setup
 from dev.keystone import PASSWORD, Keystone
-from dev.places import DevError
 
 ACCOUNTS = swift_setup.ACCOUNTS
 KEYSTONE_USER = swift_setup.KEYSTONE_USER
@@ -23,8 +19,6 @@ RESELLER_ROLE = swift_setup.RESELLER_ROLE
 GIB = 1 << 30
 _SETUP = Path(swift_setup.__file__)
 _START_WITHIN_S = 120
-# Loopback is never reached through a proxy, whatever the environment says.
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +95,25 @@ class Swift:
             },
             owner=owner,
         )
-        deadline = time.monotonic() + _START_WITHIN_S
-        while not all(_is_healthy(port) for port in listening.values()):
-            if self._guard.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-                raise DevError(f"Swift did not start; {self.log} ends with:\n{tail}")
-            time.sleep(0.05)
+        guard.await_start(
+            self._guard,
+            lambda: all(
+                ports.answers(f"http://{ports.LOOPBACK}:{port}/healthcheck")
+                for port in listening.values()
+            ),
+            name="Swift",
+            log=self.log,
+            within_s=_START_WITHIN_S,
+        )
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
         """The guard: it ends when the servers do, and to terminate it stops the servers."""
-        if self._guard is None:
-            raise DevError("not started")
-        return self._guard
+        return guard.started(self._guard)
 
     def stop(self) -> None:
         """Stop serving; what it keeps stays."""
-        if self._guard is not None:
-            guard.stop(self._guard)
+        guard.stop(self._guard)
 
 
 def prepare_keystone(keystone: Keystone, proxy_url: str) -> None:
@@ -144,11 +138,3 @@ def prepare_keystone(keystone: Keystone, proxy_url: str) -> None:
             "url": f"{proxy_url}/v1/AUTH_$(project_id)s",
         }
         keystone.call("POST", "/endpoints", {"endpoint": endpoint})
-
-
-def _is_healthy(port: int) -> bool:
-    try:
-        with _direct.open(f"http://127.0.0.1:{port}/healthcheck", timeout=5):
-            return True
-    except (OSError, urllib.error.URLError):
-        return False
