@@ -6,7 +6,9 @@ it. A plain tool that is a command of its own is measured with its start.
 """
 
 import json
+import os
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev import environments, ports, swift_setup
+from dev import ceph, environments, ports, swift_setup
+from dev.ceph import Ceph
 from dev.places import CHECKOUT, DevError
 from dev.seaweedfs import Seaweedfs
 from dev.swift import Ports, Swift
@@ -39,6 +42,7 @@ class Case:
     """One driver: how we are told of it, and the commands of the plain tool.
 
     `up` and `down` make a run of the plain tool; a run of `down` counts on one of `up` before.
+    `clear` removes what `up` made, where another `up` would not replace it.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Case:
     config: str
     up: Callable[[], Measured]
     down: Callable[[], Measured]
+    clear: Callable[[], Measured] | None = None
 
 
 def table(size: int, rounds: int, folder: Path, only: Sequence[str]) -> list[dict[str, object]]:
@@ -55,7 +60,7 @@ def table(size: int, rounds: int, folder: Path, only: Sequence[str]) -> list[dic
     with source.open("wb") as file:
         file.writelines(blocks(size))
     with ExitStack() as stack:
-        for make in (file_case, s3_case, swift_case):
+        for make in (file_case, s3_case, swift_case, rbd_case):
             if only and make.__name__.removesuffix("_case") not in only:
                 continue
             try:
@@ -71,11 +76,13 @@ def measured(case: Case, *, size: int, rounds: int) -> Iterator[dict[str, object
     ups: list[tuple[Measured, Measured]] = []
     downs: list[tuple[Measured, Measured]] = []
     for _ in range(rounds):
-        location, ours = transfer("up", case.config, size)
-        ups.append((ours, case.up()))
-        _, ours = transfer("down", case.config, size, location)
-        downs.append((ours, case.down()))
+        location, our_up = transfer("up", case.config, size)
+        _, our_down = transfer("down", case.config, size, location)
         transfer("delete", case.config, size, location)
+        ups.append((our_up, case.up()))
+        downs.append((our_down, case.down()))
+        if case.clear is not None:
+            case.clear()
     for direction, pairs in (("upload", ups), ("download", downs)):
         ours, theirs = zip(*pairs, strict=True)
         yield {
@@ -197,6 +204,31 @@ def swift_case(stack: ExitStack, folder: Path, source: Path, size: int) -> Case:
         ),
         up=plain([*tool, "upload", *segments, "--object-name", "x", "plain", str(source)]),
         down=plain([*tool, "download", "plain", "x", "--output", "/dev/null"]),
+    )
+
+
+def rbd_case(stack: ExitStack, folder: Path, source: Path, size: int) -> Case:
+    """Ceph, everything in memory; `rbd import` and `rbd export`."""
+    server = Ceph(folder / "ceph", port=Ceph.free_port())
+    # For the transfers, which are processes of their own.
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [os.environ.get("PYTHONPATH", ""), str(ceph.bindings(folder))]
+    )
+    server.start()
+    stack.callback(server.stop)
+    tool = ["rbd", "--conf", str(server.conf), "--no-progress"]
+    return Case(
+        name="RBD",
+        tool="rbd import, rbd export",
+        config=store(
+            "rbd",
+            rbd_store_ceph_conf=server.conf,
+            rbd_store_user="glance",
+            rbd_store_pool="images",
+        ),
+        up=plain([*tool, "import", str(source), "images/plain"]),
+        down=plain(["sh", "-c", f"exec {shlex.join(tool)} export images/plain - > /dev/null"]),
+        clear=plain([*tool, "remove", "images/plain"]),
     )
 
 
