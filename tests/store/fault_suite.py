@@ -8,14 +8,13 @@ import asyncio
 import contextlib
 import itertools
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 from urllib.parse import unquote
 
 import pytest
-from _pytest.mark import ParameterSet
 from diptych_store.errors import AttemptLost, NotFound, StoreError, Unreachable
 from diptych_store.protocol import WHOLE, Attempt, ByteRange, Copies, Store
 
@@ -67,12 +66,6 @@ LASTING: Sequence[Fault] = (
 )
 # Much like one of those above.
 SIMILAR: Sequence[Fault] = (Break("answer", None, "close"), Answer(502), Answer(504))
-
-
-def ids_and_marks(*faults: Sequence[Fault]) -> list[ParameterSet]:
-    """The faults as parameters; after them those that only the exhaustive tests try."""
-    usual = [pytest.param(fault, id=repr(fault)) for some in faults for fault in some]
-    return usual + [pytest.param(one, id=repr(one), marks=pytest.mark.long) for one in SIMILAR]
 
 
 class FaultRig(Protocol):
@@ -303,7 +296,7 @@ class ReadFaults:
             wire.heal()
             await rig.remove(store, location)
 
-    @pytest.mark.parametrize("fault", ids_and_marks(LASTING))
+    @pytest.mark.parametrize("fault", LASTING, ids=repr)
     async def test_a_fault_that_stays_raises_on_entry(self, rig: FaultRig, fault: Fault):
         async with self.connected(rig) as (wire, store):
             location = await rig.place(store, wire, DATA)
@@ -434,22 +427,37 @@ class StoreFaults(ReadFaults):
 
     shown: frozenset[str] = frozenset()
 
-    @pytest.mark.parametrize("fault", ids_and_marks(UNDONE, DOUBTFUL))
+    @pytest.mark.parametrize("fault", [*UNDONE, *DOUBTFUL], ids=repr)
     async def test_a_fault_in_one_exchange(self, rig: FaultRig, fault: Fault):
+        """In the first, and in each third of the others, each fault in different ones."""
+        beginning = 1 + [*UNDONE, *DOUBTFUL].index(fault) % 3
+        await self.strike(rig, fault, lambda: itertools.chain([0], itertools.count(beginning, 3)))
+
+    @pytest.mark.long
+    @pytest.mark.parametrize("fault", [*UNDONE, *DOUBTFUL, *SIMILAR], ids=repr)
+    async def test_a_fault_in_any_exchange(self, rig: FaultRig, fault: Fault):
+        await self.strike(rig, fault, itertools.count)
+
+    async def strike(
+        self, rig: FaultRig, fault: Fault, positions: Callable[[], Iterator[int]]
+    ) -> None:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            for operation in OPERATIONS:
+            for operation in (*OPERATIONS, COPY):
                 wire, store = await stack.enter_async_context(self.connected(rig))
-                group.create_task(self.struck_once(wire, store, operation, fault))
-                if isinstance(store, Copies) and operation is OPERATIONS[0]:
-                    wire, store = await stack.enter_async_context(self.connected(rig))
-                    group.create_task(self.struck_once(wire, store, COPY, fault))
+                if operation is not COPY or isinstance(store, Copies):
+                    group.create_task(self.struck_once(wire, store, operation, fault, positions()))
         await self.check_leftovers(rig)
 
     async def struck_once(
-        self, wire: Wire, store: Store, operation: Operation, fault: Fault
+        self,
+        wire: Wire,
+        store: Store,
+        operation: Operation,
+        fault: Fault,
+        positions: Iterator[int],
     ) -> None:
         location_of = await self.locations(store)
-        for position in itertools.count():
+        for position in positions:
             trial = await self.prepared(store, operation, location_of)
             wire.heal()
             wire.inflict(fault, skip=position)
@@ -473,7 +481,7 @@ class StoreFaults(ReadFaults):
             if not was_struck:
                 return
 
-    @pytest.mark.parametrize("fault", ids_and_marks(LASTING))
+    @pytest.mark.parametrize("fault", LASTING, ids=repr)
     async def test_a_fault_that_stays(self, rig: FaultRig, fault: Fault):
         async with self.connected(rig) as (wire, store):
             location_of = await self.locations(store)
