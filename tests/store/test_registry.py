@@ -12,8 +12,8 @@ from diptych_store.errors import (
     WriteDenied,
 )
 from diptych_store.options.filesystem import FilesystemOptions
-from diptych_store.registry import Stores
-from diptych_store.settings import StoreConfig, StoresConfig
+from diptych_store.registry import Stores, check_host, open_store
+from diptych_store.settings import DRIVERS, StoreConfig, StoresConfig, StoreSettingsError
 
 from tests.store.conformance import attempt_at, get, in_blocks, put
 
@@ -200,14 +200,14 @@ WITHOUT = """
 import sys
 for name in {missing!r}:
     sys.modules[name] = None
-from diptych_store.registry import need_clients
+from diptych_store.registry import check_host
 from diptych_store.settings import StoreConfig, StoresConfig, DRIVERS
 stores = [
     StoreConfig(name=f"my-{{kind}}", type=kind, options=DRIVERS[kind].model_construct())
     for kind in ("file", "http", "memory", "s3", "swift", "rbd")
 ]
 try:
-    need_clients(StoresConfig(stores=tuple(stores), default="my-file", is_multiple={several}))
+    check_host(StoresConfig(stores=tuple(stores), default="my-file", is_multiple={several}))
 except ValueError as error:
     print(error)
 """
@@ -235,3 +235,60 @@ def test_a_client_that_is_not_installed_is_named():
         assert needed in line
     told = missing_clients(["aiobotocore", "rados"], several=False)
     assert [one.partition(":")[0] for one in told] == ["[glance_store] stores"] * 2
+
+
+@pytest.mark.parametrize("several", [True, False])
+async def test_a_file_of_certificates_that_is_none_is_named(tmp_path: Path, several: bool):
+    no_certificates = tmp_path / "authorities.pem"
+    no_certificates.write_text("canary")
+    stores = {
+        "web": ("http", {"https_ca_certificates_file": str(tmp_path / "missing")}),
+        "bucket": (
+            "s3",
+            {
+                "s3_store_host": "https://127.0.0.1:9",
+                "s3_store_access_key": "key",
+                "s3_store_secret_key": "canary",
+                "s3_store_bucket": "images",
+                "s3_store_cacert": str(no_certificates),
+            },
+        ),
+        "container": (
+            "swift",
+            {
+                "swift_store_auth_address": "https://127.0.0.1:9/v3",
+                "swift_store_user": "service:glance",
+                "swift_store_key": "canary",
+                "swift_store_cacert": str(tmp_path),
+            },
+        ),
+    }
+    made = [
+        StoreConfig(name, kind, DRIVERS[kind].model_validate(options))
+        for name, (kind, options) in stores.items()
+    ]
+    config = StoresConfig(tuple(made), default="bucket", is_multiple=several)
+    with pytest.raises(StoreSettingsError) as raised:
+        check_host(config)
+    sections = [*stores] if several else ["glance_store"] * 3
+    options = ["https_ca_certificates_file", "s3_store_cacert", "swift_store_cacert"]
+    found = raised.value.problems
+    assert [(one.section, one.option) for one in found] == [*zip(sections, options, strict=True)]
+    assert "canary" not in str(raised.value)
+    for one, option in zip(made, options, strict=True):
+        with pytest.raises(StoreError, match=f"{one.name}: {option}"):
+            await open_store(one)
+
+
+async def test_a_file_of_certificates_does_not_matter_where_none_are_checked():
+    options = DRIVERS["swift"].model_validate(
+        {
+            "swift_store_auth_address": "https://127.0.0.1:9/v3",
+            "swift_store_user": "service:glance",
+            "swift_store_key": "canary",
+            "swift_store_cacert": "/nowhere",
+            "swift_store_auth_insecure": "true",
+        }
+    )
+    store = await open_store(StoreConfig("container", "swift", options))
+    await store.aclose()

@@ -291,7 +291,8 @@ def test_two_stores_of_a_kind_are_in_different_places(case: str):
 def test_no_secret_of_a_store_is_printed():
     for kind, model in DRIVERS.items():
         canaries = {name: f"canary-of-{name}" for name in model.model_fields if name in SECRETS}
-        needed = {**BUCKET, **CONTAINER, **canaries}
+        application = {"swift_store_application_credential_id": "id"}
+        needed = {**BUCKET, **CONTAINER, **application, **canaries}
         sections = several(DEFAULT={"enabled_backends": f"fast:file, one:{kind}"}, one=needed)
         config = StoresConfig.from_sections(sections)
         store = config.stores[1]

@@ -28,6 +28,7 @@ from diptych_store.options.swift import SwiftOptions
 from diptych_store.protocol import AccessLists, ActsForUsers, ByteRange
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tests import servers
 from tests.store.conformance import (
@@ -316,26 +317,58 @@ async def test_no_error_tells_a_secret(container: Container, more: dict[str, Any
     assert not re.search("canary", " ".join(said))
 
 
+KEYSTONE = {"swift_store_auth_address": "http://127.0.0.1/v3"}
+PASSWORD = {**KEYSTONE, "swift_store_user": "service:glance", "swift_store_key": "canary"}
+APPLICATION = {
+    **KEYSTONE,
+    "swift_store_application_credential_id": "id",
+    "swift_store_application_credential_secret": "canary",
+}
+
+
 @pytest.mark.parametrize(
-    ("options", "needed"),
+    ("options", "refused"),
     [
         ({}, "swift_store_auth_address"),
-        ({"swift_store_auth_address": "http://127.0.0.1/v3"}, "swift_store_user"),
+        (KEYSTONE, "swift_store_user"),
+        ({**PASSWORD, "swift_store_key": ""}, "swift_store_key"),
+        ({**PASSWORD, "swift_store_user": "glance"}, "swift_store_user"),
         (
-            {
-                "swift_store_auth_address": "http://127.0.0.1/v3",
-                "swift_store_user": "glance",
-                "swift_store_key": "canary",
-            },
-            "project:user",
+            {**APPLICATION, "swift_store_application_credential_id": ""},
+            "swift_store_application_credential_id",
         ),
-        ({"swift_store_config_file": "/nowhere"}, "/nowhere"),
+        (
+            {**APPLICATION, "swift_store_application_credential_secret": ""},
+            "swift_store_application_credential_secret",
+        ),
+        ({**PASSWORD, "swift_store_auth_address": "http://[1:2]/v3"}, "swift_store_auth_address"),
+        ({**PASSWORD, "swift_store_endpoint": "http://host:99999/v1/a"}, "swift_store_endpoint"),
     ],
 )
-def test_what_is_needed_is_said_at_once(options: dict[str, str], needed: str):
-    with pytest.raises(StoreError, match=needed) as raised:
-        SwiftStore("here", SwiftOptions.model_validate(options))
+def test_options_that_cannot_work_are_refused(options: dict[str, str], refused: str):
+    for works in (
+        PASSWORD,
+        APPLICATION,
+        {**PASSWORD, "swift_store_auth_version": "1", "swift_store_user": "glance"},
+        {"swift_store_config_file": "/etc/swift.conf"},
+    ):
+        SwiftOptions.model_validate(works)
+    with pytest.raises(ValidationError) as raised:
+        SwiftOptions.model_validate(options)
+    [error] = raised.value.errors(include_input=False)
+    assert (error["loc"] or (error.get("ctx", {}).get("option"),)) == (refused,)
     assert "canary" not in str(raised.value)
+
+
+def test_a_file_of_credentials_that_is_missing_is_said_at_once():
+    with pytest.raises(StoreError, match="/nowhere"):
+        SwiftStore("here", SwiftOptions(swift_store_config_file="/nowhere"))
+
+
+async def test_a_key_that_is_not_ascii_is_refused_like_any_other(container: Container):
+    async with aclosing(container.store(swift_store_key="schlüssel")) as store:
+        with pytest.raises(WriteDenied):
+            await put(store, b"x")
 
 
 async def test_without_a_key_there_are_no_temporary_urls(swift: Swift):

@@ -1,6 +1,7 @@
 """The stores of a process by name; the only module that knows the drivers."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,13 @@ from diptych_store.options.rbd import RbdOptions
 from diptych_store.options.s3 import S3Options
 from diptych_store.options.swift import SwiftOptions
 from diptych_store.protocol import Outbound, Store
-from diptych_store.settings import Problem, StoreConfig, StoresConfig, StoreSettingsError
+from diptych_store.settings import (
+    GLANCE_STORE,
+    Problem,
+    StoreConfig,
+    StoresConfig,
+    StoreSettingsError,
+)
 
 # What a deployment installs for stores of a type, if it has any.
 _CLIENTS: Final = {
@@ -72,9 +79,9 @@ class Stores:
 
         The reserved ones stay closed. `on_call` is told of the calls to backends: the store's
         name, then as `OnCall`. `outbound` is for the stores behind URLs of users. Raises
-        StoreSettingsError as `need_clients`.
+        StoreSettingsError as `check_host`.
         """
-        need_clients(config)
+        check_host(config)
         stores: dict[str, Store] = {}
         info: dict[str, StoreInfo] = {}
         async with AsyncExitStack() as stack:
@@ -138,8 +145,11 @@ class Stores:
         return sorted(locations, key=heaviest_first)
 
 
-def need_clients(config: StoresConfig) -> None:
-    """Raise StoreSettingsError if a store's type needs a client that is not installed."""
+def check_host(config: StoresConfig) -> None:
+    """Raise StoreSettingsError for what stores need of this host and it does not have.
+
+    That is the client of a type, and the certificates in a file that an option names.
+    """
     section, option = config.where_types_are
     problems: list[Problem] = []
     for one in config.stores:
@@ -149,8 +159,22 @@ def need_clients(config: StoresConfig) -> None:
             needed = _CLIENTS.get(one.type, "its driver")
             expected = f"{needed} to be installed for store {one.name} of type {one.type}"
             problems.append(Problem(section, option, expected))
+        place = one.name if config.is_multiple else GLANCE_STORE
+        problems += [Problem(place, *wrong) for wrong in _wrong_authorities(one)]
     if problems:
         raise StoreSettingsError(tuple(problems))
+
+
+def _wrong_authorities(config: StoreConfig) -> Iterator[tuple[str, str]]:
+    """The options that name a file of certificates that is none, and what was expected."""
+    for option, file in config.options.authorities().items():
+        try:
+            if file:
+                ssl.create_default_context(cafile=file)
+        except ssl.SSLError:
+            yield option, "a file of certificates; there are none in it"
+        except OSError as error:
+            yield option, f"a file of certificates; this one cannot be read ({error.strerror})"
 
 
 async def open_store(
@@ -161,6 +185,8 @@ async def open_store(
     Nothing is asked of a server elsewhere: a backend that is down must not keep the service from
     serving the others.
     """
+    for option, expected in _wrong_authorities(config):
+        raise StoreError(f"Store {config.name}: {option} has to be {expected}.")
     store = _opener(config)(on_call, outbound)
     return await store if isinstance(store, Awaitable) else store
 

@@ -24,7 +24,7 @@ from diptych_store.errors import (
     WriteDenied,
 )
 from diptych_store.protocol import WHOLE, Attempt, ByteRange, Measures, Outbound, Store, Sweeps
-from diptych_store.registry import need_clients, open_store
+from diptych_store.registry import check_host, open_store
 from diptych_store.settings import StoreConfig, StoresConfig, StoreSettingsError
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ async def check(
     # Drivers are imported before the clock runs: that can take a second, and blocks the loop. One
     # that lacks its client says so when it is opened.
     with suppress(StoreSettingsError):
-        need_clients(config)
+        check_host(config)
     found = [Checked(one.name, one.type) for one in chosen]
     tasks = [
         asyncio.create_task(_check(one, into, outbound))

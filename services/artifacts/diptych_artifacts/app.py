@@ -11,7 +11,7 @@ from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
 from diptych_common.settings import Loaded
 from diptych_store.protocol import Measures
-from diptych_store.registry import Stores, need_clients
+from diptych_store.registry import Stores, check_host
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Scope
@@ -29,7 +29,7 @@ def create_app(loaded: Loaded[ArtifactsSettings]) -> Application:
     """
     metrics = Metrics()
     stores_config = settings_of_stores(loaded)
-    need_clients(stores_config)
+    check_host(stores_config)
     outbound = Outbound(loaded.settings.outbound)
     front = service.middleware_stack(
         loaded.settings,

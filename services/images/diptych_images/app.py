@@ -22,7 +22,7 @@ from diptych_common.worker import Worker
 from diptych_store.errors import StoreError
 from diptych_store.ingest import BlockPool
 from diptych_store.protocol import Measures, Sweeps
-from diptych_store.registry import Stores, need_clients
+from diptych_store.registry import Stores, check_host
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Scope
@@ -59,7 +59,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     """
     settings = loaded.settings
     stores_config = settings_of_stores(loaded)
-    need_clients(stores_config)
+    check_host(stores_config)
     policy = service.load_policy(policies.RULES, loaded)
     metrics = Metrics()
     db = Database(

@@ -2,10 +2,26 @@
 
 from collections.abc import Mapping
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-OPTIONS = ConfigDict(extra="ignore", frozen=True, validate_default=True)
+OPTIONS = ConfigDict(extra="ignore", frozen=True, validate_default=True, hide_input_in_errors=True)
+
+
+def check_address(address: str) -> str:
+    """Return a server's address, with or without a scheme, if its host and port can be such.
+
+    Raises ValueError.
+    """
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        is_one = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets without an address of IPv6 in them, a port beyond 65535
+        is_one = False
+    if not is_one:
+        raise ValueError("a host and a port that can be one")
+    return address
 
 
 class DriverOptions(BaseModel):
@@ -25,6 +41,10 @@ class DriverOptions(BaseModel):
 
         The same place has the same words, however it is written: two stores must not share one.
         """
+        return {}
+
+    def authorities(self) -> Mapping[str, str]:
+        """The files of certificates that servers' are checked against, by the options' names."""
         return {}
 
     def properties(self) -> Mapping[str, object]:

@@ -27,3 +27,7 @@ class HttpOptions(DriverOptions):
         description="File with the authorities that certificates are checked against. Empty: those"
         " of `[outbound] cafile`.",
     )
+
+    def authorities(self) -> Mapping[str, str]:
+        """See DriverOptions.authorities."""
+        return {"https_ca_certificates_file": self.https_ca_certificates_file}

@@ -4,13 +4,24 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
-from diptych_store.options.common import DriverOptions
+from diptych_store.options.common import DriverOptions, check_address
 
 MIB = 1024 * 1024
 # A name or an address, with a port and a path if need be; credentials have options of their own.
-_HOST = r"^(https?://)?([^\s/@?#:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?(/[^\s@?#]*)?$"
+_HOST = r"^(https?://)?([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?(/[^\s@?#]*)?$"
+_REGION = r"^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)?$"
+# The labels of a host's name, as botocore wants them.
+_NAME = re.compile(r"(?:(?!-)[A-Za-z0-9-]{1,63}(?<!-)\.)*(?!-)[A-Za-z0-9-]{1,63}(?<!-)\.?")
+
+
+def _address(value: str) -> str:
+    host = re.sub(r"^https?://|[:/].*$", "", check_address(value))
+    if not host.startswith("[") and _NAME.fullmatch(host) is None:
+        raise ValueError("the name of a host")
+    return value
+
 
 Checksums = Literal["when_required", "when_supported"]
 
@@ -22,7 +33,7 @@ class S3Options(DriverOptions):
     our own.
     """
 
-    s3_store_host: Annotated[str, Field(pattern=_HOST)] = Field(
+    s3_store_host: Annotated[str, Field(pattern=_HOST), AfterValidator(_address)] = Field(
         description="The server: `https://s3.example.org`, a port if it has one. Without a scheme "
         "it is http. Locations name it: see there before it is changed."
     )
@@ -43,7 +54,7 @@ class S3Options(DriverOptions):
         description="Where the bucket stands in a URL: in the `path`, in the host name "
         "(`virtual`); `auto`: in the host name at AWS, else in the path.",
     )
-    s3_store_region_name: str = Field(
+    s3_store_region_name: Annotated[str, Field(pattern=_REGION)] = Field(
         default="",
         description="The region; empty: what a host name of AWS tells, else `us-east-1`.",
     )
@@ -97,6 +108,10 @@ class S3Options(DriverOptions):
         authority, slash, path = host.partition("/")
         authority = re.sub(r":(80|443)$", "", authority.lower())
         return {f"{authority}{slash}{path}/{self.s3_store_bucket}": "s3_store_bucket"}
+
+    def authorities(self) -> Mapping[str, str]:
+        """See DriverOptions.authorities."""
+        return {"s3_store_cacert": self.s3_store_cacert}
 
     def properties(self) -> Mapping[str, object]:
         """See DriverOptions.properties. Sizes are in bytes, as Glance shows them."""

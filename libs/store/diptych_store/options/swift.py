@@ -1,11 +1,12 @@
 """The options of the swift store."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
 
-from diptych_store.options.common import DriverOptions
+from diptych_store.options.common import DriverOptions, check_address
 
 MIB = 1024 * 1024
 
@@ -21,7 +22,11 @@ def _items(value: object) -> object:
     return value
 
 
-Url = Annotated[str, Field(pattern=r"^(https?://[^\s?#@]+)?$")]
+def _address(value: str) -> str:
+    return check_address(value) if value else value
+
+
+Url = Annotated[str, Field(pattern=r"^(https?://[^\s?#@]+)?$"), AfterValidator(_address)]
 
 
 class SwiftOptions(DriverOptions):
@@ -117,6 +122,30 @@ class SwiftOptions(DriverOptions):
         description="Key of temporary URLs as it is set on the account; empty: it is looked up.",
     )
 
+    @model_validator(mode="after")
+    def _says_as_whom(self) -> Self:
+        if self.swift_store_config_file:
+            return self  # all of this is in there
+        _need("swift_store_auth_address", self.swift_store_auth_address)
+        id = self.swift_store_application_credential_id
+        secret = self.swift_store_application_credential_secret.get_secret_value()
+        if id or secret:
+            _need("swift_store_application_credential_id", id)
+            _need("swift_store_application_credential_secret", secret)
+            return self
+        _need("swift_store_user", self.swift_store_user)
+        _need("swift_store_key", self.swift_store_key.get_secret_value())
+        project, _, user = self.swift_store_user.partition(":")
+        if self.swift_store_auth_version == "3" and not (project and user):
+            _need("swift_store_user", "", "`project:user`")
+        return self
+
+    def authorities(self) -> Mapping[str, str]:
+        """See DriverOptions.authorities."""
+        return {
+            "swift_store_cacert": "" if self.swift_store_auth_insecure else self.swift_store_cacert
+        }
+
     def places(self) -> Mapping[str, str]:
         """See DriverOptions.places."""
         project = self.swift_store_user.partition(":")[0]
@@ -136,3 +165,10 @@ class SwiftOptions(DriverOptions):
             "large_object_size": self.swift_store_large_object_size * MIB,
             "large_object_chunk_size": self.swift_store_large_object_chunk_size * MIB,
         }
+
+
+def _need(option: str, value: str, expected: str = "a value") -> None:
+    if not value:
+        raise PydanticCustomError(
+            "credentials", "{expected}", {"option": option, "expected": expected}
+        )

@@ -145,11 +145,17 @@ class Connection:
         return Unreachable(f"Store {self._name}: {words}.")
 
     async def client(self) -> "S3Client":
-        """The client, opened by the first who asks; makes no request."""
+        """The client, opened by the first who asks; makes no request. Raises Unreachable."""
         async with self._lock:
             if self._client is None:
                 session = await asyncio.to_thread(_session)
-                self._client = await self._stack.enter_async_context(self._opening(session))
+                try:
+                    self._client = await self._stack.enter_async_context(self._opening(session))
+                except (BotoCoreError, OSError, ValueError) as error:
+                    raise Unreachable(
+                        f"Store {self._name}: no client can be made with its options"
+                        f" ({type(error).__name__})."
+                    ) from error
                 if not self._is_at_aws():
                     cast("Any", self._client.meta.events).register_last(
                         "before-parameter-build.s3", _never_redirected

@@ -72,7 +72,9 @@ async def _from_tempauth(
 ) -> Access:
     user = f"{reference.project}:{reference.user}" if reference.project else reference.user
     answer = await http.get(
-        reference.address, headers={"X-Auth-User": user, "X-Auth-Key": reference.key}
+        reference.address,
+        # As bytes, for what is not ASCII in them.
+        headers={b"X-Auth-User": user.encode(), b"X-Auth-Key": reference.key.encode()},
     )
     _check(answer)
     storage_url = options.swift_store_endpoint or answer.headers.get("X-Storage-Url", "")

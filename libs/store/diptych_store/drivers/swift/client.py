@@ -119,7 +119,7 @@ class Client:
             with told(self._on_call, "authenticate"):
                 try:
                     return await auth.obtain(self._http, reference, self._options)
-                except httpx.HTTPError as error:
+                except (httpx.HTTPError, httpx.InvalidURL) as error:
                     raise Unreachable(
                         f"Store {self._name}: no token: {type(error).__name__}."
                     ) from None
@@ -351,13 +351,18 @@ class Client:
         headers: Mapping[str, str] | None = None,
         content: bytes | AsyncIterator[bytes] | None = None,
     ) -> httpx.Request:
-        return self._http.build_request(
-            method,
-            access.storage_url + path,
-            params=params,
-            headers={"X-Auth-Token": access.token, **(headers or {})},
-            content=content,
-        )
+        try:
+            return self._http.build_request(
+                method,
+                access.storage_url + path,
+                params=params,
+                headers={"X-Auth-Token": access.token, **(headers or {})},
+                content=content,
+            )
+        except (httpx.InvalidURL, UnicodeEncodeError):
+            raise Unreachable(
+                f"Store {self._name}: the storage URL is none, or the token is not ASCII."
+            ) from None
 
     def _check(
         self, response: httpx.Response, operation: str, subject: str, ok: Collection[int]
