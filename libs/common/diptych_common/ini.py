@@ -22,7 +22,10 @@ Sections = dict[str, dict[str, list[Value]]]
 
 
 class IniError(Exception):
-    """A file that cannot be read or understood; the message names file and line."""
+    """A file that cannot be read or understood; the message names file and line.
+
+    It does not quote the line, which may be the rest of a secret.
+    """
 
 
 def read(path: Path, into: Sections) -> None:
@@ -61,7 +64,7 @@ def parse(lines: Iterable[str], into: Sections, *, name: str) -> None:
         line = raw.rstrip()
         if line.startswith((" ", "\t")):
             if current is None:
-                raise IniError(f"{name}:{number}: an indented line continues nothing: {line!r}")
+                raise IniError(f"{name}:{number}: an indented line continues nothing")
             current[1].append(line.lstrip())
             continue
         flush()
@@ -69,7 +72,7 @@ def parse(lines: Iterable[str], into: Sections, *, name: str) -> None:
             continue
         if line.startswith("["):
             if not line.endswith("]") or len(line) == 2:
-                raise IniError(f"{name}:{number}: expected [section], found {line!r}")
+                raise IniError(f"{name}:{number}: expected [section]")
             section = into.setdefault(line[1:-1], {})
             continue
         option, value = _split(line, f"{name}:{number}")
@@ -82,10 +85,10 @@ def parse(lines: Iterable[str], into: Sections, *, name: str) -> None:
 def _split(line: str, place: str) -> tuple[str, str]:
     ends = [end for end in (line.find("="), line.find(":")) if end >= 0]
     if not ends:
-        raise IniError(f"{place}: expected option = value, found {line!r}")
+        raise IniError(f"{place}: expected option = value")
     option, value = line[: min(ends)].strip(), line[min(ends) + 1 :].strip()
     if not option:
-        raise IniError(f"{place}: an assignment without a name: {line!r}")
+        raise IniError(f"{place}: an assignment without a name")
     if value[:1] in ("'", '"') and value[0] == value[-1]:
         value = value[1:-1]
     return option, value
