@@ -7,6 +7,7 @@ paths verbatim, and its rows must keep their meaning.
 import re
 
 from diptych_store.errors import BadLocation
+from diptych_store.protocol import Attempt
 
 # Room for the token of an attempt beside it in a file name of at most 255 bytes.
 LONGEST_KEY = 200
@@ -37,11 +38,24 @@ def check_key(key: str) -> str:
     return key
 
 
-def check_token(token: str) -> str:
-    """Return the token of an attempt if it can be one (a UUID can); raises BadLocation."""
-    if _TOKEN.fullmatch(token) is None:
-        raise BadLocation(f"{token!r} cannot be the token of an attempt.")
-    return token
+def check_attempt(attempt: Attempt) -> Attempt:
+    """Return the attempt if its key and its token (a UUID, say) can be ones; raises BadLocation."""
+    check_key(attempt.key)
+    if _TOKEN.fullmatch(attempt.token) is None:
+        raise BadLocation(f"{attempt.token!r} cannot be the token of an attempt.")
+    return attempt
+
+
+def attempt_name(attempt: Attempt) -> str:
+    """`<token>.<key>`, which is short enough for a file; raises BadLocation as `check_attempt`."""
+    check_attempt(attempt)
+    return f"{attempt.token}.{attempt.key}"
+
+
+def attempt_named(name: str) -> Attempt:
+    """The attempt of which `attempt_name` makes this; raises BadLocation if there is none."""
+    token, _, key = name.partition(".")
+    return check_attempt(Attempt(key=key, token=token))
 
 
 def file_location(directory: str, key: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from diptych_store.errors import AlreadyThere, AttemptLost, BadLocation, NotFound, WriteDenied
-from diptych_store.locations import check_key, check_token, for_display
+from diptych_store.locations import check_attempt, check_key, for_display
 from diptych_store.protocol import WHOLE, Attempt, Block, ByteRange, Reading
 
 _BLOCK_SIZE = 64 * 1024
@@ -106,8 +106,7 @@ class MemoryStore:
         return [*self._objects, *(attempt.key for attempt in self._places)]
 
     def _check(self, attempt: Attempt) -> None:
-        check_key(attempt.key)
-        check_token(attempt.token)
+        check_attempt(attempt)
         if self._read_only:
             raise WriteDenied(f"Store {self.name} is read-only.")
 

@@ -32,7 +32,7 @@ from diptych_store.errors import (
     Unreachable,
     WriteDenied,
 )
-from diptych_store.locations import check_key, check_token, file_location, split_file_location
+from diptych_store.locations import check_attempt, file_location, split_file_location
 from diptych_store.options.filesystem import FilesystemOptions
 from diptych_store.protocol import (
     WHOLE,
@@ -262,8 +262,7 @@ class FilesystemStore:
         )
 
     def _check_writable(self, attempt: Attempt) -> None:
-        check_key(attempt.key)
-        check_token(attempt.token)
+        check_attempt(attempt)
         if self._read_only:
             raise self._denied()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from diptych_store.drivers.filesystem.files import is_owned, is_same, sync_directory
 from diptych_store.errors import AlreadyThere, AttemptLost, BadLocation, NotFound, Unreachable
-from diptych_store.locations import check_key, check_token
+from diptych_store.locations import attempt_name, attempt_named, check_key
 from diptych_store.protocol import Attempt
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Directory:
 
     def place(self, attempt: Attempt) -> str:
         """The path of an attempt's file; raises BadLocation. Asks nobody."""
-        return f"{self._attempts}/{check_token(attempt.token)}.{check_key(attempt.key)}"
+        return f"{self._attempts}/{attempt_name(attempt)}"
 
     def prepare(self, *, file_mode: int) -> None:
         """Make the directory where it is missing and try what is needed; raises Unreachable.
@@ -142,10 +142,9 @@ class Directory:
             return
         with os.scandir(self._attempts) as entries:
             for entry in entries:
-                token, _, key = entry.name.partition(".")
                 # The one is not ours, the other was published or discarded a moment ago.
                 with contextlib.suppress(BadLocation, FileNotFoundError):
-                    attempt = Attempt(key=check_key(key), token=check_token(token))
+                    attempt = attempt_named(entry.name)
                     if entry.stat(follow_symlinks=False).st_mtime < before:
                         yield attempt
 

@@ -24,7 +24,7 @@ from diptych_store.errors import (
     Unreachable,
     WriteDenied,
 )
-from diptych_store.locations import check_key
+from diptych_store.locations import check_attempt
 from diptych_store.options.rbd import RbdOptions
 from diptych_store.protocol import WHOLE, Attempt, Block, ByteRange, Reading
 from diptych_store.threads import Threads
@@ -102,13 +102,13 @@ class RbdStore:
     async def publish(self, attempt: Attempt) -> str:
         """See Store.publish; publishing again after Unreachable is safe."""
         self._check_writable()
-        images.place_of(attempt)
+        check_attempt(attempt)
         return await self._run(self._publish, attempt)
 
     async def discard(self, attempt: Attempt, *, published: bool = False) -> None:
         """See Store.discard."""
         self._check_writable()
-        images.place_of(attempt)
+        check_attempt(attempt)
         await self._remove(self._discard, attempt, published)
 
     @asynccontextmanager
@@ -183,7 +183,7 @@ class RbdStore:
         images.publish(self._cluster, attempt)
         return str(
             RbdLocation(
-                image=check_key(attempt.key),
+                image=attempt.key,
                 fsid=self._cluster.connect().fsid,
                 pool=self._options.rbd_store_pool,
                 snapshot=SNAPSHOT,

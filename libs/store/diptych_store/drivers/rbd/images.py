@@ -18,7 +18,7 @@ from diptych_store.errors import (
     NotFound,
     Unreachable,
 )
-from diptych_store.locations import check_key, check_token
+from diptych_store.locations import attempt_name, attempt_named
 from diptych_store.protocol import Attempt, Block, ByteRange
 
 # Tells whose object an image is. Clones inherit it, to no effect.
@@ -48,16 +48,15 @@ _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 def place_of(attempt: Attempt) -> str:
     """The name of the image of an attempt."""
-    return f"{_BEGUN}{check_token(attempt.token)}.{check_key(attempt.key)}"
+    return f"{_BEGUN}{attempt_name(attempt)}"
 
 
 def attempt_of(name: str) -> Attempt | None:
     """The attempt whose image has this name, discarded or not; None for other images."""
     for prefix in (_BEGUN, _DISCARDED):
         if name.startswith(prefix):
-            token, _, key = name.removeprefix(prefix).partition(".")
             with contextlib.suppress(BadLocation):
-                return Attempt(key=check_key(key), token=check_token(token))
+                return attempt_named(name.removeprefix(prefix))
     return None
 
 

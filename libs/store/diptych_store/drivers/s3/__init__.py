@@ -12,13 +12,12 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
     Mapping,
 )
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakValueDictionary
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from diptych_store.calls import OnCall, tell_nobody
 from diptych_store.drivers.s3.bucket import Bucket, Download, Marker
@@ -42,23 +41,20 @@ from diptych_store.errors import (
     Unreachable,
     WriteDenied,
 )
-from diptych_store.locations import check_key, check_token, for_display
+from diptych_store.locations import check_attempt, for_display
 from diptych_store.options.s3 import S3Options
 from diptych_store.protocol import WHOLE, Attempt, Block, ByteRange, Reading, Store
 from diptych_store.retries import Retries, resumed
+from diptych_store.tasks import finished, gathered, only_publisher
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.type_defs import PartTypeDef
-
-T = TypeVar("T")
 
 # A copied part: short enough for the server to answer within a time-out, long enough for 5 TiB.
 _COPIED_PART = 64 * MIB
 _COPIES_AT_A_TIME = 4
 # S3's longest, for signatures of version 4.
 _LONGEST_SIGNED = timedelta(days=7)
-
-_publishing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
 class S3Store:
@@ -97,7 +93,7 @@ class S3Store:
         self, attempt: Attempt, blocks: AsyncIterator[Block], *, size: int | None
     ) -> int:
         """See Store.write. With a `size`, parts are sent in parallel."""
-        _check(attempt)
+        check_attempt(attempt)
         self._check_writable()
 
         async def send(upload: str) -> int:
@@ -111,17 +107,18 @@ class S3Store:
 
     async def publish(self, attempt: Attempt) -> str:
         """See Store.publish; publishing again after Unreachable is safe."""
-        _check(attempt)
+        check_attempt(attempt)
         self._check_writable()
-        async with self._only_publisher(attempt.key):
-            await _to_its_end(self._publish(attempt))
-        return written(self._connection.endpoint, self._bucket.name, attempt.key)
+        endpoint, bucket = self._connection.endpoint, self._bucket.name
+        async with only_publisher(f"{host_of(endpoint)}/{bucket}/{attempt.key}"):
+            await finished(self._publish(attempt))
+        return written(endpoint, bucket, attempt.key)
 
     async def discard(self, attempt: Attempt, *, published: bool = False) -> None:
         """See Store.discard."""
-        _check(attempt)
+        check_attempt(attempt)
         self._check_writable()
-        await _to_its_end(self._discard(attempt, published=published))
+        await finished(self._discard(attempt, published=published))
 
     @asynccontextmanager
     async def open(self, location: str, range: ByteRange = WHOLE) -> AsyncGenerator[Reading]:
@@ -166,7 +163,7 @@ class S3Store:
         self, attempt: Attempt, source: Store, location: str, *, temporary: bool = False
     ) -> int | None:
         """See Copies; between buckets of one server, if these credentials may read both."""
-        _check(attempt)
+        check_attempt(attempt)
         self._check_writable()
         if not isinstance(source, S3Store) or not self._is_beside(source):
             return None
@@ -208,9 +205,9 @@ class S3Store:
 
     async def presign_put(self, attempt: Attempt, *, part: int = 1, expires: timedelta) -> str:
         """See Presigns; the first call for an attempt begins it."""
-        _check(attempt)
+        check_attempt(attempt)
         self._check_writable()
-        upload = await _to_its_end(self._upload_of(attempt))
+        upload = await finished(self._upload_of(attempt))
         return await self._presigned(
             "upload_part",
             {"Key": attempt.key, "UploadId": upload, "PartNumber": part},
@@ -255,13 +252,13 @@ class S3Store:
         """Begin the attempt and let `fill` fill its upload; on any error nothing of it remains."""
         beginning = asyncio.create_task(self._bucket.begin(attempt))
         try:
-            return await fill(await _settled(beginning))
+            return await fill(await finished(beginning))
         except BaseException:
             # Unless it is another's, who began it before. Where the server is away, `attempts`
             # finds what is left.
             if not isinstance(beginning.exception(), AlreadyThere):
                 with suppress(StoreError):
-                    await _to_its_end(self._discard(attempt, published=False))
+                    await finished(self._discard(attempt, published=False))
             raise
 
     async def _upload_of(self, attempt: Attempt) -> str:
@@ -282,45 +279,29 @@ class S3Store:
         self, attempt: Attempt, upload: str, *, source: Mapping[str, str], size: int, etag: str
     ) -> None:
         length = known_part_size(size, smallest=_COPIED_PART)
-        places = asyncio.Semaphore(_COPIES_AT_A_TIME)
 
         async def copy(number: int, start: int) -> None:
-            async with places:
-                await self._bucket.copy_part(
-                    attempt,
-                    upload,
-                    number,
-                    source=source,
-                    etag=etag,
-                    span=(start, min(start + length, size) - 1),
-                )
+            await self._bucket.copy_part(
+                attempt,
+                upload,
+                number,
+                source=source,
+                etag=etag,
+                span=(start, min(start + length, size) - 1),
+            )
 
+        starts = enumerate(range(0, size, length), start=1)
         try:
-            async with asyncio.TaskGroup() as copies:
-                for number, start in enumerate(range(0, size, length), start=1):
-                    copies.create_task(copy(number, start))
-        except ExceptionGroup as errors:
-            match errors.exceptions[0]:
-                case WriteDenied() | Refused():
-                    # The upload could be begun, so it is the other bucket that may not be read.
-                    raise _CannotCopyError from None
-                case ConditionFailed():
-                    raise NotFound(
-                        f"Store {self.name}: the object {source['key']} was replaced meanwhile."
-                    ) from None
-                case error:
-                    raise error from None
+            await gathered(_COPIES_AT_A_TIME, [partial(copy, *one) for one in starts])
+        except (WriteDenied, Refused):
+            # The upload could be begun, so it is the other bucket that may not be read.
+            raise _CannotCopyError from None
+        except ConditionFailed:
+            raise NotFound(
+                f"Store {self.name}: the object {source['key']} was replaced meanwhile."
+            ) from None
 
     # Publishing and discarding.
-
-    def _only_publisher(self, key: str) -> asyncio.Lock:
-        """What lets one after the other publish a key, of those in this process.
-
-        For servers that look at a condition before the bytes come, as Swift does: they keep to it
-        for whoever comes later, not for two at once.
-        """
-        place = f"{host_of(self._connection.endpoint)}/{self._bucket.name}/{key}"
-        return _publishing.setdefault(place, asyncio.Lock())
 
     async def _publish(self, attempt: Attempt) -> None:
         marker = await self._bucket.marker(attempt)
@@ -465,32 +446,6 @@ class S3Store:
 
 class _CannotCopyError(Exception):
     """The server cannot copy between the two, or may not."""
-
-
-def _check(attempt: Attempt) -> None:
-    check_key(attempt.key)
-    check_token(attempt.token)
-
-
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Do the work; a cancellation waits until it is done.
-
-    A request that was let go would still have its effect, and after that of the next one.
-    """
-    return await _settled(asyncio.create_task(work))
-
-
-async def _settled(task: asyncio.Task[T]) -> T:
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        task.exception()
-        raise cancelled
-    return task.result()
 
 
 async def _no_blocks() -> AsyncGenerator[bytes]:

@@ -23,7 +23,7 @@ from diptych_store.drivers.s3.connection import (
     NoUpload,
 )
 from diptych_store.errors import AlreadyThere, BadLocation, Unreachable
-from diptych_store.locations import check_key, check_token
+from diptych_store.locations import attempt_name, attempt_named
 from diptych_store.protocol import Attempt
 
 if TYPE_CHECKING:
@@ -146,9 +146,8 @@ class Bucket:
         """All attempts that have a marker."""
         async for listed, now in self._listed(_MARKERS):
             for key, written in listed:
-                token, _, name = key.removeprefix(_MARKERS).partition(".")
                 try:
-                    attempt = Attempt(key=check_key(name), token=check_token(token))
+                    attempt = attempt_named(key.removeprefix(_MARKERS))
                 except BadLocation:  # somebody else's
                     continue
                 yield Marked(attempt, written=written, now=now)
@@ -504,7 +503,7 @@ class Bucket:
 
 
 def _marker_key(attempt: Attempt) -> str:
-    return f"{_MARKERS}{attempt.token}.{attempt.key}"
+    return f"{_MARKERS}{attempt_name(attempt)}"
 
 
 def _md5(part: io.BytesIO) -> str:

@@ -3,16 +3,14 @@
 An attempt may be published for as long as its marker is there, and `discard` takes that away first.
 """
 
-import asyncio
 import json
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any
-from weakref import WeakValueDictionary
 
 from diptych_store.drivers.swift import layout
 from diptych_store.drivers.swift.client import Answer, decoded
@@ -24,8 +22,6 @@ from diptych_store.drivers.swift.writing import (
     Body,
     Stream,
     etag_of,
-    finished,
-    gathered,
     manifest_etag,
 )
 from diptych_store.errors import (
@@ -37,6 +33,7 @@ from diptych_store.errors import (
     Unreachable,
 )
 from diptych_store.protocol import Attempt
+from diptych_store.tasks import finished, gathered, only_publisher
 from diptych_store.threads import Threads
 
 # What a server-side copy may take for a segment, at the least.
@@ -48,10 +45,6 @@ _WRITER = "X-Object-Meta-Diptych-Writer"
 _SEGMENTS = "X-Object-Meta-Diptych-Segments"
 _ETAG = "X-Object-Meta-Diptych-Etag"
 _BY_URL = "X-Object-Meta-Diptych-By-Url"
-
-# If-None-Match is looked at before a PUT's bytes are stored, so that of two at a time both may
-# pass. In this process one waits for the other, whichever store they came through.
-_publishing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
 @dataclass(slots=True)
@@ -250,7 +243,8 @@ async def publish(place: Container, attempt: Attempt) -> None:
     found = await place.head("publish", layout.marker(attempt))
     if found is None:
         raise _lost(place, attempt)
-    async with _only_publisher(place, attempt.key):
+    access = await place.client.access("publish", place.account)
+    async with only_publisher(access.storage_url + path_of(place.name, attempt.key)):
         written = _written(found) or await _join_parts(place, attempt, found)
         await _put_manifest(place, attempt, written)
         await _check_manifest(place, attempt)
@@ -260,14 +254,6 @@ async def publish(place: Container, attempt: Attempt) -> None:
     if _BY_URL in found:
         await place.remove_listed("publish", layout.parts(attempt))
     await place.remove("publish", layout.marker(attempt))
-
-
-@asynccontextmanager
-async def _only_publisher(place: Container, key: str) -> AsyncGenerator[None, None]:
-    access = await place.client.access("publish", place.account)
-    lock = _publishing.setdefault(f"{access.storage_url}{path_of(place.name, key)}", asyncio.Lock())
-    async with lock:
-        yield
 
 
 async def _put_manifest(place: Container, attempt: Attempt, written: Written) -> None:

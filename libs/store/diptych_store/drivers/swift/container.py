@@ -10,8 +10,8 @@ from urllib.parse import unquote
 from diptych_store.drivers.swift import layout
 from diptych_store.drivers.swift.client import Account, Client, decoded
 from diptych_store.drivers.swift.layout import path_of
-from diptych_store.drivers.swift.writing import gathered
 from diptych_store.errors import NotFound, Unreachable, WriteDenied
+from diptych_store.tasks import gathered
 
 # Requests at a time where there is one for each segment.
 AT_A_TIME = 4

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from diptych_store.errors import BadLocation
-from diptych_store.locations import check_key, check_token, for_display
+from diptych_store.locations import check_attempt, check_key, for_display
 from diptych_store.protocol import Attempt
 
 ATTEMPTS = ".attempts/"
@@ -157,7 +157,7 @@ def attempt_of(name: str) -> Attempt | None:
     if len(pieces) < 3:
         return None
     try:
-        return Attempt(key=check_key(pieces[1]), token=check_token(pieces[2]))
+        return check_attempt(Attempt(key=pieces[1], token=pieces[2]))
     except BadLocation:
         return None
 

@@ -16,12 +16,13 @@ from diptych_store.drivers.swift.auth import Tokens
 from diptych_store.drivers.swift.client import Account, Client
 from diptych_store.drivers.swift.container import AT_A_TIME, Container, is_static
 from diptych_store.drivers.swift.layout import Location, path_of
-from diptych_store.drivers.swift.writing import MIB, Stream, finished, gathered
+from diptych_store.drivers.swift.writing import MIB, Stream
 from diptych_store.errors import AlreadyThere, BadLocation, ReadDenied, StoreError, WriteDenied
-from diptych_store.locations import check_key, check_token, for_display
+from diptych_store.locations import check_attempt, check_key, for_display
 from diptych_store.options.swift import SwiftOptions
 from diptych_store.protocol import WHOLE, Attempt, Block, ByteRange, Reading, Store
 from diptych_store.retries import Retries
+from diptych_store.tasks import finished, gathered
 from diptych_store.threads import Threads
 
 
@@ -324,10 +325,9 @@ class SwiftStore:
     # Common to all of these.
 
     def _writable(self, attempt: Attempt) -> Container:
-        place = self._place(attempt.key)
-        check_token(attempt.token)
+        check_attempt(attempt)
         self._check_writable()
-        return place
+        return self._place(attempt.key)
 
     def _check_writable(self) -> None:
         if self._read_only:

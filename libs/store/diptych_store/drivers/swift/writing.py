@@ -1,15 +1,11 @@
 """The bytes of an attempt, sent as segments of a bounded size without being held."""
 
-import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from diptych_store.protocol import Block
 from diptych_store.threads import Threads
-
-T = TypeVar("T")
 
 MIB = 1024 * 1024
 # Up to here a segment is held and can be sent again.
@@ -107,36 +103,3 @@ def etag_of(data: bytes) -> str:
 def manifest_etag(etags: list[str]) -> str:
     """The ETag that Swift gives to a manifest of whole segments with these ETags."""
     return etag_of("".join(etags).encode())
-
-
-async def finished(work: Coroutine[Any, Any, T]) -> T:
-    """Await work that must not be left in the middle: a cancellation waits until it has ended."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # The one who asked is gone: nobody else will ask for it.
-        raise cancelled
-    return task.result()
-
-
-async def gathered(at_a_time: int, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-    """What the calls return, in their order; the first error ends those under way."""
-    room = asyncio.Semaphore(at_a_time)
-
-    async def one(call: Callable[[], Awaitable[T]]) -> T:
-        async with room:
-            return await call()
-
-    tasks = [asyncio.ensure_future(one(call)) for call in calls]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
