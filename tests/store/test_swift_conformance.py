@@ -21,6 +21,10 @@ async def open_there(settings: str, on_call: OnCall) -> SwiftStore:
 
 class InContainer(WritableRig):
     several_parts = 3 * MIB + 4321
+    # What is held to be sent again, in memory twice while it is gathered, and once on its way.
+    held_writing = 3 * MIB
+    # A block, what it is made of, and what httpx has read ahead.
+    held_reading = 3 * MIB
 
     def __init__(self, container: Container, settings: dict[str, Any]) -> None:
         self.calls = Calls()
