@@ -110,6 +110,36 @@ async def test_client_gone_during_an_upload_leaves_nothing(
     assert await backend.everything() == []
 
 
+@pytest.mark.parametrize("ending", ["silent", "cut"])
+async def test_a_client_that_announces_far_more_than_it_sends_leaves_nothing(
+    daemon: Daemon, http: httpx.AsyncClient, backend: Bucket | Container, ending: str
+) -> None:
+    """Of a length that is known, parts are sent side by side."""
+    image = await new_image(http)
+    reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+    headers = {**ALICE, **OCTETS, "Content-Length": str(1 << 40)}
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    writer.write(f"PUT {image['file']} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode())
+    for _ in range(3 * PART // MIB):
+        writer.write(bytes(MIB))
+        await writer.drain()
+    await until(lambda: has_begun(backend))
+    if ending == "cut":
+        writer.transport.abort()
+    else:
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+    await until(lambda: is_queued(http, image))
+    assert await backend.everything() == []
+    again = await http.put(image["file"], content=b"at last", headers={**ALICE, **OCTETS})
+    assert again.status_code == 204
+
+
+async def has_begun(backend: Bucket | Container) -> bool:
+    return await backend.everything() != []
+
+
 async def test_delete_ends_a_running_upload(
     daemon: Daemon, http: httpx.AsyncClient, backend: Bucket | Container
 ) -> None:
