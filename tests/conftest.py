@@ -17,6 +17,10 @@ from dev.swift import Swift
 
 from tests import databases, servers
 
+# Suites and helpers with assertions, which others than their own tests import, too.
+for module in ("conformance", "faults", "fault_suite"):
+    pytest.register_assert_rewrite(f"tests.store.{module}")
+
 _SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 

@@ -110,12 +110,12 @@ async def test_a_table_says_where_it_hurts_and_what_may_help(
         tmp_path,
         bucket.options("good"),
         Bucket(bucket.server).options("no_bucket"),
-        # Each store needs a bucket of its own; rights are looked at before it is.
+        # Each store needs a place of its own; rights are looked at before it is.
         Bucket(bucket.server, key=wrong_key).options("wrong_key"),
         Bucket(bucket.server, key=bucket.server.read_only).options("no_right"),
         Bucket(bucket.server, url=nowhere).options("down", s3_store_retries="0"),
         container.options("no_container", swift_store_create_container_on_put="false"),
-        container.options("wrong_password", swift_store_key="canary-of-a-wrong-password"),
+        Container(container.server, key="canary-of-a-wrong-password").options("wrong_password"),
         good="s3",
         no_bucket="s3",
         wrong_key="s3",

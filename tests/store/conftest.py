@@ -11,9 +11,6 @@ from dev.places import DevError
 from tests import servers
 from tests.conftest import missing
 
-for module in ("conformance", "faults", "fault_suite"):
-    pytest.register_assert_rewrite(f"tests.store.{module}")
-
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "-"}
 
 

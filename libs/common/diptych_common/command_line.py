@@ -381,6 +381,8 @@ async def _undisturbed(call: Coroutine[Any, Any, Report], as_json: bool) -> Repo
 
     def stop(number: int) -> None:
         received.append(number)
+        # Tasks of an HTTP client that was cut off fail unheard, which asyncio would tell at length.
+        loop.set_exception_handler(lambda *_: None)
         task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
