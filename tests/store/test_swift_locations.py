@@ -93,6 +93,8 @@ def test_every_form_is_read(location: str, expected: Location):
         f"swift://secret@keystone.example/v3/glance/{ID}",
         f"swift://a:b@key stone/v3/glance/{ID}",
         f"swift+https://keystone.example/../glance/{ID}",
+        f"swift+https://swift.example/v1/%2e%2e/glance_{ID}/{ID}",
+        f"swift+https://swift.example/v1/AUTH_a%2Fother%2Fname/glance_{ID}/{ID}",
         f"swift+https://keystone.example//v3/glance/{ID}",
         f"swift://user:pass@http://keystone.example/v1/glance/{ID}",
     ],

@@ -69,7 +69,11 @@ def parse_location(location: str) -> Location:
             raise _bad(location)
         return Location(container=container, key=key, reference=place)
     host, *path = place.split("/")
-    if _HOST.fullmatch(host) is None or any(part in ("", ".", "..") for part in path):
+    # Swift takes a path apart when it is decoded: an encoded slash would lead elsewhere.
+    steps = [unquote(part) for part in path]
+    if _HOST.fullmatch(host) is None or any(
+        step in ("", ".", "..") or "/" in step for step in steps
+    ):
         raise _bad(location)
     user, colon, _ = credentials.rpartition(":")
     if at and not colon:
