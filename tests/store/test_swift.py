@@ -281,7 +281,7 @@ def test_a_store_shown_to_a_developer_shows_no_secret(container: Container):
         swift_store_key="canary", swift_temp_url_key="canary", swift_store_auth_version="3"
     )
     assert "canary" not in repr(vars(store))
-    assert "canary" not in repr(store._shared.references)
+    assert "canary" not in repr(store._references)
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ async def test_an_application_credential(cloud: Cloud):
 
 async def test_a_revoked_token_is_replaced(cloud: Cloud):
     async with aclosing(SwiftStore("here", cloud.options())) as store:
-        access = await store._shared.tokens["ref1"].access()
+        access = await store._tokens["ref1"].access()
         cloud.keystone.call("DELETE", "/auth/tokens", subject=access.token)
         location = await put(store, DATA)
         assert await get(store, location) == DATA

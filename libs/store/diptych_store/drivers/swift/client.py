@@ -12,7 +12,6 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar, cast, get_origin
 from urllib.parse import urlsplit
@@ -31,6 +30,7 @@ from diptych_store.retries import Retries, retried
 T = TypeVar("T")
 
 _RETRIES = Retries(3)
+_NO_RETRIES = Retries(0)
 # The operations that only read: what they are refused is reading.
 _READING = frozenset({"open", "list", "measure", "presign"})
 
@@ -152,37 +152,8 @@ class Client:
         NotFound, 413 and 507 Full, 401 and 403 a denial, the rest Unreachable. A token that is
         refused is renewed once. `answer_within_s` is added to the usual time-out.
         """
-        once = partial(
-            self._call,
-            operation,
-            account,
-            method,
-            path,
-            subject=subject,
-            ok=ok,
-            params=params,
-            headers=headers,
-            content=content,
-            answer_within_s=answer_within_s,
-        )
-        if isinstance(content, bytes | None):
-            return await retried(once, _RETRIES)
-        return await once()
+        can_be_repeated = isinstance(content, bytes | None)
 
-    async def _call(
-        self,
-        operation: str,
-        account: Account,
-        method: str,
-        path: str,
-        *,
-        subject: str,
-        ok: Collection[int],
-        params: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
-        content: bytes | AsyncIterator[bytes] | None,
-        answer_within_s: float,
-    ) -> Answer:
         async def send(access: Access, accepted: Collection[int]) -> Answer:
             request = self._request(
                 access, method, path, params=params, headers=headers, content=content
@@ -195,14 +166,17 @@ class Client:
                 self._check(response, operation, subject, accepted)
                 return Answer(response.status_code, response.headers, response.content)
 
-        access = await self.access(operation, account)
-        if isinstance(content, bytes | None):
-            answer = await send(access, {*ok, HTTPStatus.UNAUTHORIZED})
-            if answer.status != HTTPStatus.UNAUTHORIZED:
-                return answer
-            if account.refused(access.token):
-                access = await self.access(operation, account)
-        return await send(access, ok)
+        async def once() -> Answer:
+            access = await self.access(operation, account)
+            if can_be_repeated:
+                answer = await send(access, {*ok, HTTPStatus.UNAUTHORIZED})
+                if answer.status != HTTPStatus.UNAUTHORIZED:
+                    return answer
+                if account.refused(access.token):
+                    access = await self.access(operation, account)
+            return await send(access, ok)
+
+        return await retried(once, _RETRIES if can_be_repeated else _NO_RETRIES)
 
     @asynccontextmanager
     async def download(

@@ -88,7 +88,7 @@ class MultiTenantSwiftStore(SwiftStore):
 
     def _used(self, place: Callable[[Access], str], *, outlasts_user: bool = False) -> Account:
         return Account(
-            self._shared.tokens[self._options.default_swift_reference],
+            self._tokens[self._options.default_swift_reference],
             place,
             user_token=self._user_token,
             outlasts_user=outlasts_user,

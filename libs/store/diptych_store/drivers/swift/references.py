@@ -61,7 +61,7 @@ def read(options: SwiftOptions) -> dict[str, Reference]:
                 ),
             },
             version=options.swift_store_auth_version,
-            names=dict.fromkeys(("auth_address", "user", "key"), "swift_store_{}"),
+            called="swift_store_{}",
         )
     }
 
@@ -82,17 +82,19 @@ def _from_file(path: Path, version: str) -> dict[str, Reference]:
         section: _reference(
             {option: _unquoted(value) for option, value in parser.items(section)},
             version=version,
-            names=dict.fromkeys(("auth_address", "user", "key"), f"{{}} of section {section}"),
+            called=f"{{}} of section {section}",
         )
         for section in parser.sections()
     }
 
 
-def _reference(values: Mapping[str, str], *, version: str, names: Mapping[str, str]) -> Reference:
+def _reference(values: Mapping[str, str], *, version: str, called: str) -> Reference:
+    """The reference with these values; `called` makes an operator's word of an option's name."""
+
     def needed(option: str) -> str:
         value = values.get(option, "")
         if not value:
-            raise ValueError(f"{names[option].format(option)} is needed.")
+            raise ValueError(f"{called.format(option)} is needed.")
         return value
 
     # Glance reads any version in the file as 3; 1 is ours, for tempauth.
@@ -118,7 +120,7 @@ def _reference(values: Mapping[str, str], *, version: str, names: Mapping[str, s
     user, key = needed("user"), needed("key")
     project, colon, name = user.partition(":")
     if version == "3" and not (colon and project and name):
-        raise ValueError(f"{names['user'].format('user')}: expected `project:user`.")
+        raise ValueError(f"{called.format('user')}: expected `project:user`.")
     return Reference(
         address=address,
         version=version,

@@ -2,8 +2,8 @@
 
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from diptych_store.calls import OnCall, tell_nobody
 from diptych_store.drivers.swift import attempts, layout, reading, references, tempurl
 from diptych_store.drivers.swift.attempts import Begun
-from diptych_store.drivers.swift.auth import Tokens
 from diptych_store.drivers.swift.client import Account, Client
 from diptych_store.drivers.swift.container import AT_A_TIME, Container, is_static
 from diptych_store.drivers.swift.layout import Location, path_of
@@ -24,16 +23,6 @@ from diptych_store.protocol import WHOLE, Attempt, Block, ByteRange, Reading, St
 from diptych_store.retries import Retries
 from diptych_store.tasks import finished, gathered
 from diptych_store.threads import Threads
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What a store and those that act for users have in common."""
-
-    client: Client
-    hashing: Threads
-    tokens: Mapping[str, Tokens]
-    references: Mapping[str, references.Reference]
 
 
 class SwiftStore:
@@ -54,17 +43,14 @@ class SwiftStore:
         self._options = options
         self._read_only = read_only
         try:
-            known = references.read(options)
+            self._references = references.read(options)
         except ValueError as error:
             raise StoreError(f"Store {name}: {error}") from None
-        client = Client(name, options, on_call=on_call)
-        self._shared = Shared(
-            client=client,
-            hashing=Threads(f"{name}-md5", count=2),
-            tokens={reference: client.tokens(one) for reference, one in known.items()},
-            references=known,
-        )
-        self._client = client
+        self._client = Client(name, options, on_call=on_call)
+        self._tokens = {
+            reference: self._client.tokens(one) for reference, one in self._references.items()
+        }
+        self._hashing = Threads(f"{name}-md5", count=2)
         self._digest: str | None = None
 
     # Locations.
@@ -88,7 +74,7 @@ class SwiftStore:
 
     def _reference_of(self, location: Location) -> str | None:
         if location.reference:
-            return location.reference if location.reference in self._shared.references else None
+            return location.reference if location.reference in self._references else None
         project, colon, _ = location.user.partition(":")
         for name, reference in self._ordered_references():
             # The project says which account it is; users come and go. An application credential
@@ -100,10 +86,10 @@ class SwiftStore:
 
     def _ordered_references(self) -> list[tuple[str, references.Reference]]:
         default = self._options.default_swift_reference
-        return sorted(self._shared.references.items(), key=lambda item: item[0] != default)
+        return sorted(self._references.items(), key=lambda item: item[0] != default)
 
     def _account(self, reference: str) -> Account:
-        return Account(self._shared.tokens[reference], lambda access: access.storage_url)
+        return Account(self._tokens[reference], lambda access: access.storage_url)
 
     def _place(self, key: str) -> Container:
         """Where a new object goes; raises BadLocation for what can be no key."""
@@ -139,7 +125,7 @@ class SwiftStore:
             place,
             attempt,
             Stream(blocks),
-            self._shared.hashing,
+            self._hashing,
             usual=self._options.swift_store_large_object_chunk_size * MIB,
             size=size,
         )
@@ -161,12 +147,9 @@ class SwiftStore:
 
     # Reading.
 
-    def open(self, location: str, range: ByteRange = WHOLE) -> AbstractAsyncContextManager[Reading]:
-        """See Store.open."""
-        return self._opened(location, range)
-
     @asynccontextmanager
-    async def _opened(self, location: str, range: ByteRange) -> AsyncGenerator[Reading, None]:
+    async def open(self, location: str, range: ByteRange = WHOLE) -> AsyncGenerator[Reading, None]:
+        """See Store.open."""
         place, key = self._find(location)
         retries = Retries(self._options.swift_store_retry_get_count)
         async with reading.opened(place, key, range, retries=retries) as found:
@@ -319,7 +302,7 @@ class SwiftStore:
 
     async def aclose(self) -> None:
         """See Store.aclose."""
-        self._shared.hashing.close()
+        self._hashing.close()
         await self._client.aclose()
 
     # Common to all of these.
