@@ -1,8 +1,6 @@
 """Tables of jobs and events with a table to write in, and waiting for things to happen."""
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,14 +34,3 @@ async def rows(db: Database, query: str, **parameters: object) -> list[tuple[Any
 async def noted(db: Database) -> list[str]:
     """What has been written into `notes`, sorted."""
     return [note for (note,) in await rows(db, "SELECT note FROM notes ORDER BY note")]
-
-
-async def eventually(found: Callable[[], bool | Awaitable[bool]], *, within_s: float = 20) -> None:
-    """Wait until `found` says yes; fail if it does not in time."""
-    deadline = time.monotonic() + within_s
-    while True:
-        answer = found()
-        if answer if isinstance(answer, bool) else await answer:
-            return
-        assert time.monotonic() < deadline, f"nothing happened within {within_s} s"
-        await asyncio.sleep(0.02)

@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
 from tests import databases
-from tests.common.job_tables import eventually
+from tests.waiting import until
 
 TERMINATE_OTHERS = (
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
@@ -162,7 +162,7 @@ async def test_a_statement_beyond_its_time_is_ended_on_the_server_too(
                     " AND state = 'active' AND datname = current_database()"
                 )
 
-            await eventually(ended, within_s=5)
+            await until(ended, within_s=5)
         await db.ping()
 
 
@@ -319,7 +319,7 @@ async def test_it_recovers_when_postgresql_is_killed_under_load(private_postgres
             os.kill(private_postgres.pid, signal.SIGKILL)
             await asyncio.to_thread(private_postgres.start)
             enough = len(committed) + 50
-            await eventually(lambda enough=enough: len(committed) >= enough)
+            await until(lambda enough=enough: len(committed) >= enough)
         done.set()
         await asyncio.gather(*tasks)
         assert errors == []

@@ -5,7 +5,6 @@ import gzip
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,10 @@ from diptych_common.outbound import (
 from diptych_common.settings import Outbound as OutboundSettings
 
 from tests.common.networks import PUBLIC, Leading, Refusing, fetched, on_loopback
+from tests.waiting import open_sockets, until
 from tests.web import Asked, Handle, answer, head, serving
 
 MIB = 1 << 20
-
-
-def open_sockets() -> set[str]:
-    found: set[str] = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            found.add(str(entry.readlink()))
-    return {name for name in found if name.startswith("socket:")}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that is about to be so; fails after 10 seconds."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
-            await asyncio.sleep(0.01)
 
 
 def raw(*pieces: bytes, forever: bytes = b"", pause_s: float = 0) -> Handle:

@@ -17,7 +17,8 @@ from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from tests import servers
-from tests.common.job_tables import eventually, jobs, noted, notes, opened
+from tests.common.job_tables import jobs, noted, notes, opened
+from tests.waiting import until
 
 SETTINGS = """
 [databases]
@@ -57,7 +58,7 @@ async def bouncer(
         program, *account, settings, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        await eventually(lambda: _listens(port))
+        await until(lambda: _listens(port))
         yield DatabaseSettings(
             connection=f"postgresql://{server.username}@127.0.0.1:{port}/{name}",
             statement_cache_size=0,

@@ -16,6 +16,8 @@ from diptych_images.policies import RULES
 from oslo_config import cfg
 from oslo_policy import policy as oslo
 
+from tests.waiting import until
+
 MEMBER = Identity(user_id="u", project_id="p1", roles=frozenset({"member", "reader"}))
 ADMIN = Identity(
     user_id="a", project_id="p9", roles=frozenset({"admin", "manager", "member", "reader"})
@@ -262,12 +264,6 @@ async def watching(policy: Policy, *, settle_time: float = 0.01) -> AsyncGenerat
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110 - nothing tells when a file was read
-            await asyncio.sleep(0.01)
 
 
 async def becomes(policy: Policy, allowed: bool) -> None:

@@ -23,7 +23,8 @@ from diptych_common.worker import Handler, JobContext, Worker
 from sqlalchemy import text
 
 from tests import databases
-from tests.common.job_tables import eventually, jobs, noted, notes, opened, rows
+from tests.common.job_tables import jobs, noted, notes, opened, rows
+from tests.waiting import until
 
 SCRIPT = Path(__file__).with_name("job_worker.py")
 
@@ -102,7 +103,7 @@ async def test_a_job_is_run_as_soon_as_its_transaction_commits(db: Database) -> 
             await queue.enqueue(connection, jobs, "k", {"n": 1})
             await asyncio.sleep(0.2)
             assert await noted(db) == []
-        await eventually(lambda: all_succeeded(db))
+        await until(lambda: all_succeeded(db))
         assert time.monotonic() - began < 10
     assert await noted(db) == ["k 1 1"]
 
@@ -111,7 +112,7 @@ async def test_a_job_for_later_is_run_when_it_is_due(db: Database) -> None:
     async with working(db, {"k": noting}, poll=60):
         began = time.monotonic()
         await enqueue(db, run_after=timedelta(seconds=0.6))
-        await eventually(lambda: all_succeeded(db))
+        await until(lambda: all_succeeded(db))
         assert 0.55 < time.monotonic() - began < 10
 
 
@@ -119,7 +120,7 @@ async def test_jobs_of_unknown_kinds_are_left_alone(db: Database) -> None:
     async with working(db, {"k": noting}, poll=0.05):
         await enqueue(db, "other")
         await enqueue(db)
-        await eventually(lambda: _any(noted(db)))
+        await until(lambda: _any(noted(db)))
     assert sorted(await states(db)) == ["succeeded", "waiting"]
 
 
@@ -140,7 +141,7 @@ async def test_no_more_jobs_run_at_a_time_than_allowed(db: Database) -> None:
     for _ in range(12):
         await enqueue(db)
     async with working(db, {"k": count}, concurrency=3, poll=60):
-        await eventually(lambda: all_succeeded(db))
+        await until(lambda: all_succeeded(db))
     assert most == 3
 
 
@@ -152,7 +153,7 @@ async def test_several_workers_run_each_job_once(db: Database) -> None:
         working(db, {"k": noting}, concurrency=3),
         working(db, {"k": noting}, concurrency=3),
     ):
-        await eventually(lambda: all_succeeded(db))
+        await until(lambda: all_succeeded(db))
     assert await noted(db) == sorted(f"k {n} 1" for n in range(60))
 
 
@@ -166,7 +167,7 @@ async def test_a_job_that_raises_is_tried_again(
 
     async with working(db, {"k": second_time}, poll=60):
         await enqueue(db)
-        await eventually(lambda: all_succeeded(db))
+        await until(lambda: all_succeeded(db))
     assert await noted(db) == ["k None 2"]
     assert "the store is away" in caplog.text
 
@@ -180,7 +181,7 @@ async def test_a_job_out_of_attempts_stays_as_failed_with_its_error(db: Database
 
     async with working(db, {"k": never}):
         await enqueue(db, max_attempts=1)
-        await eventually(failed)
+        await until(failed)
     assert await rows(db, "SELECT error FROM jobs WHERE period IS NULL") == [
         ("OSError: the store is away",)
     ]
@@ -197,7 +198,7 @@ async def test_a_job_that_kills_its_workers_is_given_up(db: Database) -> None:
         return await states(db) == ["failed"]
 
     async with working(db, {"k": noting}):
-        await eventually(failed)
+        await until(failed)
     assert await noted(db) == []
 
 
@@ -208,7 +209,7 @@ async def test_a_long_job_keeps_its_lease(db: Database) -> None:
 
     async with working(db, {"k": long}, lease=0.9), working(db, {"k": long}, lease=0.9):
         await enqueue(db)
-        await eventually(lambda: all_succeeded(db))
+        await until(lambda: all_succeeded(db))
     assert await noted(db) == ["k None 1"]
 
 
@@ -229,7 +230,7 @@ async def test_a_stopped_worker_hands_its_jobs_back_at_once(db: Database) -> Non
     assert cancelled.is_set()
     assert await states(db) == ["waiting"]
     async with working(db, {"k": noting}):
-        await eventually(lambda: all_succeeded(db))
+        await until(lambda: all_succeeded(db))
     assert await noted(db) == ["k None 1"]
 
 
@@ -249,7 +250,7 @@ async def test_a_job_that_does_not_leave_is_not_given_to_another(db: Database) -
         await started.wait()
     assert await states(db) == ["running"]
     release.set()
-    await eventually(lambda: all_succeeded(db))
+    await until(lambda: all_succeeded(db))
 
 
 async def test_a_worker_that_was_killed_is_replaced_when_its_lease_is_over(
@@ -257,10 +258,10 @@ async def test_a_worker_that_was_killed_is_replaced_when_its_lease_is_over(
 ) -> None:
     await enqueue(db, "slow", payload={"seconds": 0.5})
     first = start(1)
-    await eventually(lambda: _any(noted(db)))
+    await until(lambda: _any(noted(db)))
     first.send_signal(signal.SIGKILL)
     second = start(1)
-    await eventually(lambda: all_succeeded(db))
+    await until(lambda: all_succeeded(db))
     assert await noted(db) == sorted(
         [f"started {first.pid}", f"started {second.pid}", f"done {second.pid}"]
     )
@@ -271,17 +272,17 @@ async def test_a_worker_that_slept_through_its_lease_changes_nothing(
 ) -> None:
     await enqueue(db, "slow", payload={"seconds": 1})
     asleep = start(1.5)
-    await eventually(lambda: _any(noted(db)))
+    await until(lambda: _any(noted(db)))
     asleep.send_signal(signal.SIGSTOP)
     awake = start(1.5)
-    await eventually(lambda: all_succeeded(db))
+    await until(lambda: all_succeeded(db))
     before = await rows(db, "SELECT * FROM jobs WHERE period IS NULL")
     asleep.send_signal(signal.SIGCONT)
     # It answers again when it has taken a job that came later.
     awake.terminate()
     awake.wait()
     later = await enqueue(db, "slow", payload={"seconds": 0})
-    await eventually(lambda: all_succeeded(db))
+    await until(lambda: all_succeeded(db))
     assert await rows(db, f"SELECT * FROM jobs WHERE period IS NULL AND id <> {later}") == before
     assert [words for words in await noted(db) if words.startswith("done")] == sorted(
         [f"done {awake.pid}", f"done {asleep.pid}"]
@@ -291,11 +292,11 @@ async def test_a_worker_that_slept_through_its_lease_changes_nothing(
 async def test_sigterm_hands_the_job_to_another_process_at_once(db: Database, start: Start) -> None:
     await enqueue(db, "slow", payload={"seconds": 2})
     first = start(60)
-    await eventually(lambda: _any(noted(db)))
+    await until(lambda: _any(noted(db)))
     second = start(60)
     first.terminate()
     assert first.wait(10) == 0
-    await eventually(lambda: all_succeeded(db))
+    await until(lambda: all_succeeded(db))
     assert f"done {second.pid}" in await noted(db)
 
 
@@ -315,7 +316,7 @@ async def test_a_recurring_job_runs_once_per_period_however_many_workers(db: Dat
         working(db, {"k": tick}, **options),
         working(db, {"k": tick}, **options),
     ):
-        await eventually(ticked_eight_times)
+        await until(ticked_eight_times)
     slots = await noted(db)
     since = [(float(slot) - float(slots[0])) / 0.25 for slot in slots]
     assert len(set(slots)) == len(slots)
@@ -367,7 +368,7 @@ async def test_progress_is_shown_while_the_job_runs(db: Database) -> None:
         await reported.wait()
         assert await rows(db, "SELECT progress FROM jobs WHERE kind = 'k'") == [({"percent": 50},)]
         seen.set()
-        await eventually(lambda: all_succeeded(db))
+        await until(lambda: all_succeeded(db))
 
 
 async def test_a_worker_may_start_before_the_schema_is_there(empty_database: str) -> None:
@@ -377,7 +378,7 @@ async def test_a_worker_may_start_before_the_schema_is_there(empty_database: str
     ):
         await asyncio.sleep(0.3)
         async with opened(empty_database):
-            await eventually(lambda: _any(noted(db)))
+            await until(lambda: _any(noted(db)))
 
 
 async def test_a_worker_outlives_postgresql(private_postgres: Server) -> None:
@@ -404,8 +405,8 @@ async def test_a_worker_outlives_postgresql(private_postgres: Server) -> None:
                     return False
                 return True
 
-            await eventually(kept)
-            await eventually(lambda: all_succeeded(db))
+            await until(kept)
+            await until(lambda: all_succeeded(db))
         assert {words.split()[1] for words in await noted(db)} == {"1", "2"}
 
 
@@ -416,7 +417,7 @@ async def test_where_nothing_can_be_listened_for_a_worker_looks_now_and_then(
         async with working(db, {"k": noting}, poll=0.2):
             await asyncio.sleep(0.3)
             await enqueue(db, payload={"n": 1})
-            await eventually(lambda: all_succeeded(db))
+            await until(lambda: all_succeeded(db))
         listening = await rows(
             db,
             "SELECT 1 FROM pg_stat_activity"
@@ -443,4 +444,4 @@ async def test_a_worker_starts_while_postgresql_is_away(private_postgres: Server
             except ServiceUnavailable:
                 return False
 
-        await eventually(run)
+        await until(run)

@@ -18,10 +18,10 @@ from diptych_store.protocol import Attempt
 from diptych_store.registry import Stores
 from diptych_store.settings import StoresConfig
 
-from tests.common.job_tables import eventually
 from tests.images.rows import open_database
 from tests.images.service import OCTETS, client, configuration, opened
 from tests.images.test_worker import working
+from tests.waiting import until
 
 MIB = 1 << 20
 DATA = secrets.token_bytes(9 * MIB)
@@ -156,7 +156,7 @@ async def test_bytes_are_in_the_account_of_the_project_that_uploads(
 
     # By the service's own rights: the user's token is gone by then.
     async with working(environ):
-        await eventually(is_empty)
+        await until(is_empty)
 
 
 async def test_members_read_at_swift_itself(
@@ -174,7 +174,7 @@ async def test_members_read_at_swift_itself(
         async def is_answered() -> bool:
             return (await bob.at_swift(path)).status_code == status
 
-        await eventually(is_answered)
+        await until(is_answered)
 
     members = f"{image['self']}/members"
     async with working(environ):
@@ -239,7 +239,7 @@ async def test_an_upload_that_died_is_removed_from_the_account(
         return shown["status"] == "queued" and not any((await alice.account()).values())
 
     async with working(environ):
-        await eventually(is_undone)
+        await until(is_undone)
 
 
 async def test_a_token_that_ends_does_not_end_the_upload(

@@ -17,8 +17,8 @@ from diptych_common import migrations
 from starlette.types import Message
 
 from tests import databases
-from tests.common.job_tables import eventually
 from tests.images.service import ALICE, OCTETS, PATCH, client, configuration, opened
+from tests.waiting import until
 
 UPLOAD = {**ALICE, **OCTETS}
 RAW = {"disk_format": "raw", "container_format": "bare"}
@@ -51,7 +51,7 @@ async def changing(url: str, image: dict[str, Any], change: str) -> AsyncGenerat
 
         await other.execute(f"UPDATE images SET {change} WHERE id = $1", image["id"])
         yield
-        await eventually(is_waited_for)
+        await until(is_waited_for)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ async def test_no_transaction_is_open_while_bytes_flow(
                 await reading_on.wait()
 
         upload = asyncio.create_task(api.put(saving["file"], content=slowly(), headers=UPLOAD))
-        await eventually(lambda: any((tmp_path / "fast/.attempts").iterdir()))
+        await until(lambda: any((tmp_path / "fast/.attempts").iterdir()))
         await stays_idle()
         scope = {
             "type": "http",
@@ -239,7 +239,7 @@ async def test_upload_hit_at_any_point_is_whole_or_undone(
                 " + (SELECT count(*) FROM images WHERE status = 'saving')"
             )
 
-        await eventually(is_quiet)
+        await until(is_quiet)
         whole: set[str] = set()
         for image, data, answered, is_deleted in uploads:
             shown = await api.get(image["self"], headers=ALICE)
@@ -274,7 +274,7 @@ async def test_lease_outlives_connections_that_fall_silent(
     ):
         image = await new_image(api)
         upload = asyncio.create_task(api.put(image["file"], content=gated(), headers=UPLOAD))
-        await eventually(lambda: any((tmp_path / "fast/.attempts").iterdir()))
+        await until(lambda: any((tmp_path / "fast/.attempts").iterdir()))
         silent = await watching.fetch(
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'diptych-images'"
         )

@@ -18,9 +18,9 @@ from diptych_store.errors import NotFound, StoreError, Unreachable
 from diptych_store.registry import StoreInfo, Stores
 
 from tests import databases
-from tests.common.job_tables import eventually
 from tests.images.rows import OWNER, finish, make_active, make_image, open_database
 from tests.images.service import configuration
+from tests.waiting import until
 
 
 class Listed(MemoryStore):
@@ -147,7 +147,7 @@ async def test_a_list_that_cannot_be_set_is_set_later(
         return bool(store.lists)
 
     async with working(images_database, tmp_path, stores):
-        await eventually(is_set)
+        await until(is_set)
     assert store.lists == {row["id"]: Readers(public=True)}
 
 
@@ -215,6 +215,6 @@ async def test_a_member_is_told_of_though_the_upload_ends_meanwhile(
                     )
                 )
 
-            await eventually(is_waiting)
+            await until(is_waiting)
     await adding
     assert await waiting_jobs(images_database) == 1

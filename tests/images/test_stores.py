@@ -15,10 +15,10 @@ from dev.seaweedfs import Seaweedfs
 from dev.swift import Swift
 
 from tests import databases
-from tests.common.job_tables import eventually
 from tests.images.service import ADMIN, ALICE, OCTETS, client, configuration, opened
 from tests.images.stores import Bucket, Container
 from tests.images.test_worker import working
+from tests.waiting import until
 
 UPLOAD = {**ALICE, **OCTETS}
 MIB = 1 << 20
@@ -135,7 +135,7 @@ async def test_the_bytes_go_when_the_image_does(service: Service, store: str) ->
         return await service.left() == {}
 
     async with working(service.environ):
-        await eventually(is_empty)
+        await until(is_empty)
 
 
 @pytest.mark.parametrize("store", REMOTE)
@@ -225,7 +225,7 @@ async def until_gone(service: Service, image: dict[str, Any]) -> None:
             rows = "SELECT count(*) = 0 FROM image_locations WHERE image_id = $1"
             return bool(await server.fetchval(rows, image["id"]))
 
-    await eventually(is_forgotten)
+    await until(is_forgotten)
 
 
 @pytest.fixture
@@ -272,9 +272,9 @@ async def test_a_server_that_is_down_keeps_no_other_from_serving(
             return await backend.everything() == []
 
         async with working(service.environ):
-            await eventually(lambda: is_away_from(service.backends["two"]))
+            await until(lambda: is_away_from(service.backends["two"]))
             await asyncio.to_thread(own_s3.start)
-            await eventually(lambda: is_away_from(bucket), within_s=60)
+            await until(lambda: is_away_from(bucket), within_s=60)
             await until_gone(service, only)
             await until_gone(service, image)
     finally:
@@ -295,7 +295,7 @@ async def test_a_default_store_that_is_away_is_not_ready(
         async def is_ready() -> bool:
             return (await service.http.get("/readyz")).status_code == 200
 
-        await eventually(is_ready)
+        await until(is_ready)
     finally:
         await asyncio.to_thread(own_s3.stop)
 

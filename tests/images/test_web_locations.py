@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from tests import databases, web
-from tests.common.job_tables import eventually
 from tests.images.service import ALICE, OCTETS, client, configuration, opened
 from tests.images.test_worker import working
+from tests.waiting import until
 
 DATA = bytes(range(256)) * 40
 SECRET = "canary-in-a-url"
@@ -154,6 +154,6 @@ async def test_deleting_the_image_forgets_where_the_bytes_are(
             )
 
         async with working(environ):
-            await eventually(is_done)
+            await until(is_done)
         assert await database.fetchval("SELECT count(*) FROM image_locations") == 0
     assert server.asked == []

@@ -17,8 +17,8 @@ from diptych_store.registry import Stores
 from diptych_store.settings import StoresConfig
 
 from tests import databases
-from tests.common.job_tables import eventually
 from tests.images.service import configuration
+from tests.waiting import until
 
 
 @asynccontextmanager
@@ -104,8 +104,8 @@ async def test_a_store_that_is_away_keeps_no_other_from_being_swept(
             return "away" in (told or "")
 
         async with working(environ):
-            await eventually(is_swept)
-            await eventually(is_told)
+            await until(is_swept)
+            await until(is_told)
 
 
 async def test_old_jobs_and_events_are_forgotten(

@@ -52,6 +52,8 @@ from diptych_store.protocol import (
     Sweeps,
 )
 
+from tests.waiting import open_files, open_sockets, until
+
 T = TypeVar("T")
 
 MIB = 1024 * 1024
@@ -212,16 +214,6 @@ async def begun_attempts(store: Store) -> list[Attempt]:
     return [attempt async for attempt in store.attempts(older_than=timedelta(seconds=-60))]
 
 
-def open_files() -> set[str]:
-    found: set[str] = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            target = str(entry.readlink())
-            if target.startswith("/") and not target.startswith(("/dev/", "/proc/")):
-                found.add(target)
-    return found
-
-
 Cancelling = Callable[[int, Coroutine[Any, Any, object]], Awaitable[bool]]
 
 
@@ -302,23 +294,6 @@ def kind_of(location: str) -> str:
     """The kind of store that a location is of."""
     scheme = location.partition("://")[0].partition("+")[0]
     return {"filesystem": "file", "https": "http"}.get(scheme, scheme)
-
-
-def open_sockets() -> set[str]:
-    found: set[str] = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            target = str(entry.readlink())
-            if target.startswith("socket:"):
-                found.add(target)
-    return found
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that is about to be so; fails after 10 seconds."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
-            await asyncio.sleep(0.01)
 
 
 async def check_refusal(store: Store, location: str) -> None:

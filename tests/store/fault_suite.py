@@ -25,12 +25,11 @@ from tests.store.conformance import (
     begun_attempts,
     get,
     in_blocks,
-    open_files,
     put,
     some_bytes,
-    until,
 )
 from tests.store.faults import Answer, Break, Fault, Garbage, Request, Slow, Wire, WrongLength
+from tests.waiting import open_files, until
 
 DATA = some_bytes(MIB + 1)
 # For what is expected to be answered, and for what is not.

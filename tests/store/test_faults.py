@@ -9,8 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from tests.store.conformance import some_bytes, until
+from tests.store.conformance import some_bytes
 from tests.store.faults import Answer, Break, Fault, Garbage, Slow, Wire, WrongLength
+from tests.waiting import until
 
 DATA = some_bytes(300_000)
 

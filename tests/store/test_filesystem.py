@@ -31,11 +31,11 @@ from tests.store.conformance import (
     begun_attempts,
     get,
     in_blocks,
-    open_files,
     put,
     some_bytes,
 )
 from tests.store.mounts import Debian, Served, disk, frozen, make_read_only, mounted, served
+from tests.waiting import open_files
 
 NOBODY = 65_534
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from dev.ceph import Ceph
 
-from tests.common.job_tables import eventually
 from tests.images.service import ALICE, OCTETS, client, configuration, opened
 from tests.images.test_worker import working
 from tests.store.conformance import MIB
 from tests.store.pools import Pool
+from tests.waiting import until
 
 pytestmark = pytest.mark.conformance_all
 
@@ -61,4 +61,4 @@ async def test_an_image_lies_in_a_pool_as_nova_looks_for_it(
             async def is_empty() -> bool:
                 return await asyncio.to_thread(pool.everything) == []
 
-            await eventually(is_empty)
+            await until(is_empty)
