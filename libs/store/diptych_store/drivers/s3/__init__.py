@@ -79,9 +79,7 @@ class S3Store:
         self._bucket = Bucket(self._connection, make=options.s3_store_create_bucket_on_put)
         self._smallest_part = options.s3_store_large_object_chunk_size * MIB
         self._room = Room(options.s3_store_thread_pools)
-        # Opening again is tried as often as any call, by botocore; so a server that has fallen
-        # silent is asked twice here and no more.
-        self._retries = Retries(min(1, options.s3_store_retries))
+        self._retries = Retries(options.s3_store_retries)
 
     def recognises(self, location: str) -> bool:
         """See Store.recognises."""
