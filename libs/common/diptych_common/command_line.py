@@ -374,6 +374,10 @@ def _adopt(
             typer.echo(asyncio.run(adopt_store(loaded, name)))
 
 
+def _say_nothing(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:
+    pass
+
+
 async def _undisturbed(call: Coroutine[Any, Any, Report], as_json: bool) -> Report:
     """Await a report and print it; a signal that ends the process lets the call clean up."""
     loop, task = asyncio.get_running_loop(), asyncio.create_task(call)
@@ -382,7 +386,7 @@ async def _undisturbed(call: Coroutine[Any, Any, Report], as_json: bool) -> Repo
     def stop(number: int) -> None:
         received.append(number)
         # Tasks of an HTTP client that was cut off fail unheard, which asyncio would tell at length.
-        loop.set_exception_handler(lambda *_: None)
+        loop.set_exception_handler(_say_nothing)
         task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
