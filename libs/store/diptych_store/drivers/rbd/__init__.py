@@ -88,14 +88,16 @@ class RbdStore:
             thin=self._options.rbd_thin_provisioning,
         )
         try:
-            await self._run(place.begin)
+            await self._run("write", place.begin)
             async for block in blocks:
-                await self._run(place.append, block)
-            await self._run(place.finish)
+                await self._run("write", place.append, block)
+            await self._run("write", place.finish)
         except BaseException:
             # Behind a call that hangs and was given up it comes later than this returns, or never:
             # then `attempts` finds what is left.
-            await self._threads.settle(self._threads.submit(self._translated, place.abandon))
+            await self._threads.settle(
+                self._threads.submit(self._translated, "discard", place.abandon)
+            )
             raise
         return place.size
 
@@ -103,13 +105,13 @@ class RbdStore:
         """See Store.publish; publishing again after Unreachable is safe."""
         self._check_writable()
         check_attempt(attempt)
-        return await self._run(self._publish, attempt)
+        return await self._run("publish", self._publish, attempt)
 
     async def discard(self, attempt: Attempt, *, published: bool = False) -> None:
         """See Store.discard."""
         self._check_writable()
         check_attempt(attempt)
-        await self._remove(self._discard, attempt, published)
+        await self._remove("discard", self._discard, attempt, published)
 
     @asynccontextmanager
     async def open(self, location: str, range: ByteRange = WHOLE) -> AsyncGenerator[Reading, None]:
@@ -117,7 +119,7 @@ class RbdStore:
         place = self._place(location)
         image = OpenImage(self._cluster, place, range)
         try:
-            first = await self._run(self._open, image, place)
+            first = await self._run("open", self._open, image, place)
             async with aclosing(self._blocks(image, first)) as blocks:
                 yield Reading(size=image.size, length=image.length, blocks=blocks)
         finally:
@@ -127,17 +129,16 @@ class RbdStore:
         """See Store.delete. An image with snapshots of others' goes to the pool's trash."""
         self._check_writable()
         place = self._place(location)
-        await self._remove(self._delete, place)
+        await self._remove("delete", self._delete, place)
 
     async def free(self) -> int | None:
         """See Measures; what the pool has room for, replicas and its own quota not counted in."""
-        return await self._run(self._free)
+        return await self._run("free", self._free)
 
     async def attempts(self, *, older_than: timedelta) -> AsyncIterator[Attempt]:
         """See Sweeps."""
-        for attempt in await self._run(
-            self._list_attempts, time.time() - older_than.total_seconds()
-        ):
+        before = time.time() - older_than.total_seconds()
+        for attempt in await self._run("list", self._list_attempts, before):
             yield attempt
 
     async def aclose(self) -> None:
@@ -156,11 +157,12 @@ class RbdStore:
         if self._read_only:
             raise WriteDenied(f"Store {self.name} is read-only.")
 
-    async def _run(self, function: Callable[..., T], /, *args: object) -> T:
-        return await self._result(self._threads.submit(self._translated, function, *args))
+    async def _run(self, operation: str, function: Callable[..., T], /, *args: object) -> T:
+        future = self._threads.submit(self._translated, operation, function, *args)
+        return await self._result(future)
 
-    async def _remove(self, function: Callable[..., T], /, *args: object) -> T:
-        return await self._removals.run(self._translated, function, *args)
+    async def _remove(self, operation: str, function: Callable[..., T], /, *args: object) -> T:
+        return await self._removals.run(self._translated, operation, function, *args)
 
     async def _result(self, future: Future[T]) -> T:
         try:
@@ -170,8 +172,8 @@ class RbdStore:
                 f"Store {self.name} did not answer within {self._timeout_s} seconds."
             ) from None
 
-    def _translated(self, function: Callable[..., T], /, *args: object) -> T:
-        with told(self._on_call, function.__name__.strip("_")):
+    def _translated(self, operation: str, function: Callable[..., T], /, *args: object) -> T:
+        with told(self._on_call, operation):
             try:
                 return function(*args)
             except self._cluster.errors as error:
@@ -213,7 +215,7 @@ class RbdStore:
     async def _blocks(self, image: OpenImage, first: bytes) -> AsyncGenerator[Block, None]:
         block = first
         while block:
-            ahead = self._threads.submit(self._translated, image.read)
+            ahead = self._threads.submit(self._translated, "read", image.read)
             yield block
             del block
             block = await self._result(ahead)
