@@ -2,7 +2,8 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 from diptych_store.protocol import Block
 
@@ -57,7 +58,7 @@ class Sending:
 
     def __init__(
         self,
-        send: Callable[[int, io.BytesIO], Awaitable[None]],
+        send: Callable[[int, io.BytesIO], Coroutine[Any, Any, None]],
         *,
         size: int | None,
         smallest: int,
@@ -130,14 +131,11 @@ class Sending:
             await self._one_is_sent()
         self._sent += part.tell()
         part.seek(0)
-        task = asyncio.create_task(self._carry(self._number, part))
+        task = asyncio.create_task(self._send(self._number, part))
         # Not in the task: one that is cancelled before it began would never come to it.
         task.add_done_callback(lambda _: give_back())
         self._under_way.add(task)
         self._number += 1
-
-    async def _carry(self, number: int, part: io.BytesIO) -> None:
-        await self._send(number, part)
 
     async def _one_is_sent(self) -> None:
         sent, self._under_way = await asyncio.wait(
