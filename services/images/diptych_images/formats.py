@@ -1,16 +1,20 @@
-"""What the bytes of an image really are, judged while they pass.
+"""What the bytes of an image really are, found while they pass, and judged when it counts.
 
 oslo.utils' inspectors look at the stream, the same code that Nova and Cinder judge an image with
-later on. Which verdict refuses an upload is decided here.
+later on. Looking needs no knowledge of the image: what is staged is looked at on its way in, when
+its formats may not be declared yet, and judged when it is imported.
 
 Source: Glance 33.0, glance/location.py; oslo.utils 10.2, imageutils/format_inspector.py. Unlike
 Glance, an image that need not match its declared format must still be safe, and a VMDK descriptor
 that only qemu recognises is refused.
 """
 
+import dataclasses
 import logging
 import re
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
 
 from diptych_common.errors import UnsupportedMediaType
 from oslo_utils.imageutils.format_inspector import (
@@ -18,7 +22,6 @@ from oslo_utils.imageutils.format_inspector import (
     FileInspector,
     ImageFormatError,
     SafetyCheckFailed,
-    VMDKInspector,
 )
 
 from diptych_images.settings import ImageFormat
@@ -40,17 +43,62 @@ _DESCRIPTOR = re.compile(rb"(?:#[^\n]*\n| *\r?\n)*version=[123]\r?\n")
 _LARGEST_SIZE = 2**63 - 1
 
 
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A format that the data is of, and what its inspector says of the data.
+
+    `name` is as in oslo.utils ("gpt" is any partition table). `damage` says why the inspector
+    cannot vouch for the data, None if it can; `failed` are its safety checks that failed.
+    `virtual_size` is in bytes, 0 where the data does not say, None where what it says is no size.
+    `vmdk_type` is the createType of a VMDK in lower case, where it has one.
+    """
+
+    name: str
+    damage: str | None
+    failed: tuple[str, ...]
+    virtual_size: int | None
+    vmdk_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the bytes of an image are, whatever they were declared to be.
+
+    `size` is theirs. Without `matches` they are raw; `undecided` are formats that they may or may
+    not be of. `is_descriptor` says that qemu takes them for a VMDK that names other files.
+    """
+
+    size: int
+    matches: tuple[Match, ...]
+    undecided: tuple[str, ...]
+    is_descriptor: bool
+
+    def document(self) -> dict[str, Any]:
+        """A JSON object that `read` takes."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> "Findings":
+        """The findings that `document` made this of."""
+        return cls(
+            size=document["size"],
+            matches=tuple(
+                Match(**{**match, "failed": tuple(match["failed"])})
+                for match in document["matches"]
+            ),
+            undecided=tuple(document["undecided"]),
+            is_descriptor=document["is_descriptor"],
+        )
+
+
 class Inspection:
     """Watches the bytes of one image; an observer of `diptych_store.ingest`.
 
-    Only images without a container (`bare`) are looked at. `update` costs time for the first MiB
-    or so and next to none after it; memory is held for what looks like text, up to 1 MiB.
+    `update` costs time for the first MiB or so and next to none after it; memory is held for what
+    looks like text, up to 1 MiB.
     """
 
-    def __init__(self, disk_format: str, container_format: str, rules: ImageFormat) -> None:
-        self._declared = disk_format
-        self._is_bare = container_format == "bare"
-        self._rules = rules
+    def __init__(self) -> None:
         self._size = 0
         self._head: bytearray | None = bytearray()
         self._is_descriptor = False
@@ -60,8 +108,6 @@ class Inspection:
 
     def update(self, block: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the image; `block` is not kept."""
-        if not self._is_bare:
-            return
         self._size += len(block)
         if self._head is None:
             self._feed(bytes(block))
@@ -72,35 +118,29 @@ class Inspection:
         ):
             self._feed_head()
 
-    def verdict(self) -> int | None:
-        """Judge the image, after its last byte; the virtual size in bytes, None if unknown.
-
-        Raises UnsupportedMediaType for an image that is unsafe, that cannot be judged, or that is
-        not of the format it was declared with where that is required.
-        """
-        if not self._is_bare:
-            return None
+    def findings(self) -> Findings:
+        """What the image is; after its last byte."""
         self._feed_head()
+        matches: list[Match] = []
+        undecided: list[str] = []
         for inspector in (*self._watching, *self._stopped):
             inspector.finish()
-        matches = self._matches()
-        found = " and ".join(map(str, matches)) or "raw"
-        for inspector in matches:
-            self._require_safety(inspector)
-        if self._is_descriptor and not any(isinstance(match, VMDKInspector) for match in matches):
-            raise UnsupportedMediaType("The data is a VMDK descriptor, which names other files.")
-        if self._declared == "raw" and len(matches) <= 1:
-            if matches:
-                log.warning("An image declared as raw is %s; it is stored as raw.", found)
-            return self._size
-        if found == self._declared:
-            return _virtual_size(matches[0])
-        if matches or self._declared in ALL_FORMATS:
-            message = f"The data is {found}, not {self._declared} as the image was declared."
-            if self._rules.require_image_format_match:
-                raise UnsupportedMediaType(message)
-            log.warning("%s It is stored all the same, as format matching is off.", message)
-        return None
+            try:
+                is_match = inspector.format_match
+            # The VMDK inspector fails in this way on text that is not all ASCII. Glance answers
+            # 500 there, and Nova does not boot the image.
+            except Exception as error:
+                log.warning("Cannot tell whether an image is %s: %s", inspector, error)
+                undecided.append(str(inspector))
+            else:
+                if is_match:
+                    matches.append(_match(inspector, is_stopped=inspector in self._stopped))
+        return Findings(
+            size=self._size,
+            matches=tuple(matches),
+            undecided=tuple(undecided),
+            is_descriptor=self._is_descriptor,
+        )
 
     def _feed_head(self) -> None:
         if self._head is None:
@@ -129,51 +169,95 @@ class Inspection:
                 watching.append(inspector)
         self._watching = watching
 
-    def _matches(self) -> list[FileInspector]:
-        matches: list[FileInspector] = []
-        for inspector in (*self._watching, *self._stopped):
-            try:
-                if inspector.format_match:
-                    matches.append(inspector)
-            # The VMDK inspector fails in this way on text that is not all ASCII. Glance answers
-            # 500 there, and Nova does not boot the image.
-            except Exception as error:
-                log.warning("Cannot tell whether an image is %s: %s", inspector, error)
-                raise UnsupportedMediaType(
-                    f"Whether the data is {inspector} cannot be told."
-                ) from error
-        # A bootable ISO begins with a partition table; qemu and Glance take it for an ISO.
-        if {str(inspector) for inspector in matches} == {"iso", "gpt"}:
-            return [inspector for inspector in matches if str(inspector) == "iso"]
-        return matches
 
-    def _require_safety(self, inspector: FileInspector) -> None:
-        # Where an inspector gave up, its checks have not seen what it could not read.
-        if inspector in self._stopped:
-            raise UnsupportedMediaType(f"The data is damaged {inspector}.")
+def judge(
+    findings: Findings, *, disk_format: str, container_format: str, rules: ImageFormat
+) -> int | None:
+    """Hold an image against what it was declared; its virtual size in bytes, None if unknown.
+
+    Only images without a container (`bare`) are judged. Raises UnsupportedMediaType for one that
+    is unsafe, whose safety cannot be told, or that is not of the format it was declared with where
+    that is required.
+    """
+    if container_format != "bare":
+        return None
+    for name in findings.undecided:
+        raise UnsupportedMediaType(f"Whether the data is {name} cannot be told.")
+    matches = decisive(findings)
+    for match in matches:
+        _require_safety(match, rules)
+    if findings.is_descriptor and not any(match.name == "vmdk" for match in matches):
+        raise UnsupportedMediaType("The data is a VMDK descriptor, which names other files.")
+    found = " and ".join(match.name for match in matches) or "raw"
+    if disk_format == "raw" and len(matches) <= 1:
+        if matches:
+            log.warning("An image declared as raw is %s; it is stored as raw.", found)
+        return findings.size
+    if found == disk_format:
+        size = matches[0].virtual_size
+        if size is None:
+            raise UnsupportedMediaType(f"The data is {found} of an unknown or impossible size.")
+        return size or None
+    if matches or disk_format in ALL_FORMATS:
+        message = f"The data is {found}, not {disk_format} as the image was declared."
+        if rules.require_image_format_match:
+            raise UnsupportedMediaType(message)
+        log.warning("%s It is stored all the same, as format matching is off.", message)
+    return None
+
+
+def decisive(findings: Findings) -> tuple[Match, ...]:
+    """The formats that count: a bootable ISO begins with a partition table, and is an ISO.
+
+    So do qemu and Glance take it.
+    """
+    if {match.name for match in findings.matches} == {"iso", "gpt"}:
+        return tuple(match for match in findings.matches if match.name == "iso")
+    return findings.matches
+
+
+def _require_safety(match: Match, rules: ImageFormat) -> None:
+    name = match.name
+    if match.damage is not None:
+        raise UnsupportedMediaType(f"The data is damaged {name}: {match.damage}.")
+    if match.failed:
+        failed = ", ".join(match.failed)
+        if name != "gpt" or not set(match.failed) <= set(rules.gpt_safety_checks_nonfatal):
+            raise UnsupportedMediaType(f"The data is {name} that failed safety checks: {failed}.")
+        log.warning("A GPT image is stored although checks failed: %s", failed)
+    if name == "vmdk":
+        allowed = {kind.lower() for kind in rules.vmdk_allowed_types}
+        if match.vmdk_type not in allowed:
+            raise UnsupportedMediaType(f"VMDK {match.vmdk_type} is not allowed here.")
+
+
+def _match(inspector: FileInspector, *, is_stopped: bool) -> Match:
+    damage: str | None = None
+    failed: tuple[str, ...] = ()
+    # Where an inspector gave up, its checks have not seen what it could not read.
+    if is_stopped:
+        damage = "what it says of itself cannot be read"
+    else:
         try:
             inspector.safety_check()
         except SafetyCheckFailed as error:
-            failed = cast("dict[str, Exception]", error.failures)
-            nonfatal = self._rules.gpt_safety_checks_nonfatal
-            if str(inspector) == "gpt" and failed.keys() <= set(nonfatal):
-                log.warning("A GPT image is stored although checks failed: %s", ", ".join(failed))
-                return
-            raise UnsupportedMediaType(
-                f"The data is {inspector} that failed safety checks: {', '.join(failed)}."
-            ) from error
+            failed = tuple(cast("dict[str, Exception]", error.failures))
         except ImageFormatError as error:
-            raise UnsupportedMediaType(f"The data is damaged {inspector}: {error}.") from error
-        if isinstance(inspector, VMDKInspector):
-            allowed = {kind.lower() for kind in self._rules.vmdk_allowed_types}
-            if inspector.vmdktype not in allowed:
-                raise UnsupportedMediaType(f"VMDK {inspector.vmdktype} is not allowed here.")
+            damage = str(error)
+    return Match(
+        name=str(inspector),
+        damage=damage,
+        failed=failed,
+        virtual_size=_virtual_size(inspector),
+        # Only the VMDK inspector has it, and only once it has seen a descriptor.
+        vmdk_type=cast("str | None", getattr(inspector, "vmdktype", None)),
+    )
 
 
 def _may_match(inspector: FileInspector) -> bool:
     try:
         return inspector.format_match
-    except Exception:  # judged, and refused, at the end
+    except Exception:  # told, and refused, at the end
         return True
 
 
@@ -188,7 +272,6 @@ def _virtual_size(inspector: FileInspector) -> int | None:
         size = inspector.virtual_size
     # A VMDK that is nothing but a descriptor has no header to read a size from.
     except Exception as error:
-        raise UnsupportedMediaType(f"The data is damaged {inspector}.") from error
-    if not 0 <= size <= _LARGEST_SIZE:
-        raise UnsupportedMediaType(f"The data is {inspector} of an impossible size.")
-    return size or None
+        log.debug("%s: %s", inspector, error)
+        return None
+    return size if 0 <= size <= _LARGEST_SIZE else None

@@ -48,7 +48,7 @@ from diptych_images.api.resources import (
 from diptych_images.attempts import Held, in_account
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
-from diptych_images.formats import Inspection
+from diptych_images.formats import Inspection, judge
 
 router = APIRouter(prefix="/v2/images/{image_id}/file", responses=ANY_ERROR)
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
         await emit(connection, "image.update", saving)
 
     async with Held(res.db, store, attempt, lease_s=lease_s) as held:
-        inspection = Inspection(disk_format, container_format, res.settings.image_format)
+        inspection = Inspection()
         with res.metrics.transferring("in"):
             stored = await held.while_held(
                 ingest(
@@ -119,7 +119,12 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
                 )
             )
         res.metrics.store_bytes.labels(store.name, "in").inc(stored.size)
-        virtual_size = inspection.verdict()
+        virtual_size = judge(
+            inspection.findings(),
+            disk_format=disk_format,
+            container_format=container_format,
+            rules=res.settings.image_format,
+        )
         location = await held.publish()
         async with res.db.write() as connection:
             active = await images.finish_upload(

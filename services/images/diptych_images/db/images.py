@@ -55,7 +55,7 @@ class ImageRow(TypedDict):
     Sizes are bytes, `min_disk` GiB, `min_ram` MiB; times are aware, in UTC, to the microsecond.
     A property may be None. `locations` holds the active ones in the order in which they were
     added. `member_status` is that of the project that the row was read for, None if it is no
-    member, and None after a change.
+    member, and None after a change. `import_task` is the task of the import that holds the image.
     """
 
     id: str
@@ -76,6 +76,7 @@ class ImageRow(TypedDict):
     os_hidden: bool
     tags: list[str]
     properties: dict[str, str | None]
+    import_task: str | None
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None

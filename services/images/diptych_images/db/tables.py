@@ -58,6 +58,8 @@ images = Table(
     Column("tags", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     # An object whose values are strings or null.
     Column("properties", JSONB, nullable=False, server_default=text("'{}'")),
+    # The import that holds the image: its task. No other import may begin meanwhile.
+    Column("import_task", Uuid(as_uuid=False)),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("deleted_at", DateTime(timezone=True)),
@@ -152,8 +154,9 @@ image_members = Table(
 # Where the bytes of an image are, or may be. A row is written before its bytes:
 #   pending     an upload is under way; its attempt holds the row while the lease lasts
 #   discarding  the attempt is being removed; whoever does it holds the row while the lease lasts
+#   staged      the bytes are there and wait to be imported
 #   active      the bytes are there and are the image's
-#   deleted     the image is gone and the bytes are to go
+#   deleted     the bytes are to go
 image_locations = Table(
     "image_locations",
     metadata,
@@ -165,23 +168,68 @@ image_locations = Table(
     Column("status", String(10), nullable=False),
     Column("attempt", Uuid(as_uuid=False), unique=True),
     Column("lease_until", DateTime(timezone=True)),
+    # What the attempt's object is named in its store; NULL: by the image's id.
+    Column("key", Text),
+    # The import that made the row, NULL for uploads and staged data.
+    Column("import_task", Uuid(as_uuid=False)),
+    # What was found out about staged bytes on their way in: size, digests, format.
+    Column("staged", JSONB),
     # For whom an attempt writes: in some stores its place is in the account of that project.
     Column("project_id", String(255)),
     # The image was queued again before the bytes of this attempt, never published, were gone.
     Column("released", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
-    CheckConstraint("status IN ('pending', 'discarding', 'active', 'deleted')", name="status"),
+    CheckConstraint(
+        "status IN ('pending', 'discarding', 'staged', 'active', 'deleted')", name="status"
+    ),
+    CheckConstraint("(staged IS NOT NULL) OR (status <> 'staged')", name="staged_is_described"),
     CheckConstraint(
         "CASE WHEN status IN ('pending', 'discarding')"
         " THEN attempt IS NOT NULL AND lease_until IS NOT NULL"
         " ELSE url IS NOT NULL AND attempt IS NULL AND lease_until IS NULL END",
         name="held_or_landed",
     ),
+    # Two attempts at one object in one store: what one discards could be the other's.
+    Index(
+        "uq_image_locations_attempts",
+        "image_id",
+        "store",
+        unique=True,
+        postgresql_where=text(
+            "status IN ('pending', 'discarding') AND NOT released AND key IS NULL"
+        ),
+    ),
     Index(
         "ix_image_locations_lease_until",
         "lease_until",
         postgresql_where=text("lease_until IS NOT NULL"),
     ),
+)
+
+# What users see of work that goes on without them; the jobs that do it are the service's own.
+# `input` and `result` are documents of the API, without secrets.
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("type", String(30), nullable=False),
+    Column("status", String(10), nullable=False, server_default="pending"),
+    Column("owner", String(255)),
+    Column("image_id", Uuid(as_uuid=False)),
+    Column("user_id", String(255)),
+    Column("request_id", Text),
+    Column("input", JSONB, nullable=False),
+    Column("result", JSONB),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    # Set when the task has ended: it is not shown any more from then on, and removed.
+    Column("expires_at", DateTime(timezone=True)),
+    CheckConstraint("status IN ('pending', 'processing', 'success', 'failure')", name="status"),
+    Index("ix_tasks_image_id", "image_id", "created_at"),
+    Index("ix_tasks_owner", "owner", "created_at", "id"),
+    Index("ix_tasks_created_at", "created_at", "id"),
+    Index("ix_tasks_expires_at", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
 )
 
 # Which place each store is: its marks (diptych_store.protocol.Marks) in order, and who noted them.
