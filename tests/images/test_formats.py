@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from diptych_common.errors import UnsupportedMediaType
-from diptych_images.formats import Inspection
+from diptych_images.formats import Findings, Inspection, judge
 from diptych_images.settings import ImageFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,14 +32,16 @@ def inspect(
     rules: ImageFormat = STRICT,
     cuts: Sequence[int] = (),
 ) -> int | None:
-    inspection = Inspection(declared, container, rules)
+    inspection = Inspection()
     borders = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     for start, end in pairwise(borders):
         # As ingest does it: a buffer that is used again as soon as `update` returns.
         block = bytearray(data[start:end])
         inspection.update(memoryview(block))
         block[:] = b"\xff" * len(block)
-    return inspection.verdict()
+    # Staged images are judged by what was kept of the look at them.
+    kept = json.loads(json.dumps(inspection.findings().document()))
+    return judge(Findings.read(kept), disk_format=declared, container_format=container, rules=rules)
 
 
 # --- images by hand -------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ def test_checks_of_a_partition_table_can_be_waived() -> None:
 
 
 @pytest.mark.parametrize("container", ["ovf", "ova", "docker", "compressed", "ami"])
-def test_what_is_wrapped_is_not_looked_at(container: str) -> None:
+def test_what_is_wrapped_is_not_judged(container: str) -> None:
     for data in (RAW, qcow2(backing=1), FLAT):
         assert inspect(data, "qcow2", container=container) is None
 
@@ -442,7 +444,7 @@ def test_any_bytes_in_any_pieces_are_judged_as_oslo_judges_them(
 
 
 def test_a_long_stream_costs_no_memory() -> None:
-    inspection = Inspection("raw", "bare", STRICT)
+    inspection = Inspection()
     block = os.urandom(MIB)
     inspection.update(block)
     tracemalloc.start()
@@ -455,14 +457,14 @@ def test_a_long_stream_costs_no_memory() -> None:
         tracemalloc.stop()
 
     assert after - before < 64 * 1024
-    assert inspection.verdict() == 65 * MIB
+    assert inspection.findings().size == 65 * MIB
 
 
 def test_only_text_is_held_back() -> None:
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        slow = [Inspection("raw", "bare", STRICT) for _ in range(20)]
+        slow = [Inspection() for _ in range(20)]
         for inspection in slow:
             for _ in range(10):
                 inspection.update(b"\x00" * 64 * 1024)

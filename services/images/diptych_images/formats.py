@@ -83,7 +83,13 @@ class Findings:
         return cls(
             size=document["size"],
             matches=tuple(
-                Match(**{**match, "failed": tuple(match["failed"])})
+                Match(
+                    name=match["name"],
+                    damage=match["damage"],
+                    failed=tuple(match["failed"]),
+                    virtual_size=match["virtual_size"],
+                    vmdk_type=match["vmdk_type"],
+                )
                 for match in document["matches"]
             ),
             undecided=tuple(document["undecided"]),
