@@ -60,6 +60,13 @@ class JobLost(Exception):
     """The job is another worker's by now, or nobody's: whatever is going on must stop."""
 
 
+class GiveUp(Exception):
+    """Raised by a handler whose job would fail again: it is not tried again.
+
+    The message is in plain words and may be shown to users.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job as it was claimed; `attempts` counts this claim too, `fence` is its proof.
