@@ -79,7 +79,11 @@ class _ApplicationCredential(BaseModel):
     access_rules: list[_AccessRule] | None = None
 
 
-class _Endpoint(BaseModel):
+class Endpoint(BaseModel):
+    """Where a service is, as a token's catalog says it."""
+
+    model_config = ConfigDict(frozen=True)
+
     interface: str
     url: str
     region: str | None = None
@@ -88,7 +92,7 @@ class _Endpoint(BaseModel):
 
 class _CatalogEntry(BaseModel):
     type: str
-    endpoints: list[_Endpoint] = Field(default_factory=list[_Endpoint])
+    endpoints: list[Endpoint] = Field(default_factory=list[Endpoint])
 
 
 class _TokenDocument(BaseModel):
@@ -280,6 +284,28 @@ class Keystone:
             service_project_id=service.who.project_id,
         )
 
+    async def endpoints(self, token: str, service_type: str) -> Sequence[Endpoint]:
+        """Where the services of this type are, by the catalog of a user's token.
+
+        Unauthorized if the token is not valid (any more), ServiceUnavailable if Keystone can't be
+        asked. Nothing of it is remembered: Keystone is asked each time.
+        """
+        # With the service's own token: an application credential's access rules need not allow
+        # its owner to ask Keystone for the catalog.
+        try:
+            document = await self._document(token, allow_expired=False, catalog=True)
+        except _Unreachable as error:
+            logger.error("Keystone can't be asked for a catalog: %s", error)
+            raise _unavailable("there is no telling where other services are") from None
+        if document is None:
+            raise Unauthorized("The token is not valid.")
+        return [
+            endpoint
+            for entry in document.catalog
+            if entry.type == service_type
+            for endpoint in entry.endpoints
+        ]
+
     async def _service(self, presented: str | None) -> _Token | None:
         if presented is None:
             return None
@@ -325,10 +351,7 @@ class Keystone:
         answer = await asyncio.shield(exchange)
         self._count("error" if answer == "unreachable" else "miss")
         if answer == "unreachable":
-            raise ServiceUnavailable(
-                "The identity service can't be reached, so the token can't be checked.",
-                headers=RETRY_AFTER,
-            )
+            raise _unavailable("the token can't be checked")
         return None if answer == "refused" else answer
 
     def _count(self, lookup: Lookup) -> None:
@@ -525,6 +548,12 @@ class Keystone:
                     return response
                 reason = f"it answered {response.status_code}"
         raise _Unreachable(f"{method} {url}: {reason}")
+
+
+def _unavailable(consequence: str) -> ServiceUnavailable:
+    return ServiceUnavailable(
+        f"The identity service can't be reached, so {consequence}.", headers=RETRY_AFTER
+    )
 
 
 def _parsed(response: httpx.Response) -> _TokenAnswer:

@@ -10,7 +10,9 @@ files and no decompression here: a body is passed on as it comes.
     └── TooLarge                the answer is longer than the caller allows
     ValueError                  this is no URL
     ConnectionError             no answer, or a broken one
-    TimeoutError                no answer in time, or one that comes too slowly
+    └── BadCertificate          the server could not show that it is the one that was meant
+    TimeoutError                no answer in time
+    └── TooSlow                 an answer that comes, but too slowly
 """
 
 import asyncio
@@ -28,7 +30,8 @@ from collections.abc import (
 )
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import (
     IPv4Address,
@@ -134,6 +137,14 @@ class Refused(PermissionError):
 
 class TooLarge(Refused):
     """The answer is longer than the caller allows."""
+
+
+class BadCertificate(ConnectionError):
+    """The server could not show that it is the one that was meant."""
+
+
+class TooSlow(TimeoutError):
+    """An answer that comes, but too slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,10 +274,15 @@ EVERYTHING: Final = Filter()
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The operator's rules for all requests to where a user wants them to go."""
+    """The operator's rules for all requests to where a user wants them to go.
+
+    `hosts` may be asked at any address, at the `ports` or at those in `ports_of_hosts`; `trusted`
+    hosts at any address, at exactly that port.
+    """
 
     hosts: frozenset[str] = frozenset()
     ports_of_hosts: frozenset[tuple[str, int]] = frozenset()
+    trusted: frozenset[tuple[str, int]] = frozenset()
     allowed_networks: tuple[Network, ...] = ()
     denied_networks: tuple[Network, ...] = ()
     ports: frozenset[int] = frozenset()
@@ -296,7 +312,7 @@ class Rules:
         if (
             self.ports
             and target.port not in self.ports
-            and (target.host, target.port) not in self.ports_of_hosts
+            and (target.host, target.port) not in self.ports_of_hosts | self.trusted
         ):
             raise Refused(f"Port {target.port} is not among those that may be asked.")
         address = target.address
@@ -305,7 +321,7 @@ class Rules:
 
     def check_addresses(self, target: Target, addresses: Sequence[Address]) -> None:
         """Raise Refused if one of the host's addresses may not be asked."""
-        if target.host in self.hosts:
+        if target.host in self.hosts or (target.host, target.port) in self.trusted:
             return
         for address in addresses:
             if not all(map(self._may_be_asked, (address, *_embedded(address)))):
@@ -409,6 +425,19 @@ class Outbound:
         self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup")
         self._resolve = resolve or self._look_up
         self._connect = connect or _connect
+
+    def trusting(self, url: str) -> "Outbound":
+        """The same, but the URL's host may be asked at the URL's port, wherever it is.
+
+        For what the operator has named elsewhere than in `[outbound]`. Raises ValueError and
+        Refused for what `parse` does not take.
+        """
+        target = parse(url)
+        trusting = copy(self)
+        trusting._rules = replace(
+            self._rules, trusted=self._rules.trusted | {(target.host, target.port)}
+        )
+        return trusting
 
     def check(self, url: str, *, filter: Filter = EVERYTHING) -> None:
         """Vet what can be vetted without asking anybody: raises ValueError and Refused.
@@ -521,7 +550,7 @@ class Outbound:
             except TimeoutError:
                 failure = TimeoutError(f"{target.authority} did not take a connection in time.")
             except ssl.CertificateError as error:
-                raise ConnectionError(f"The certificate of {target.host} is not valid.") from error
+                raise BadCertificate(f"The certificate of {target.host} is not valid.") from error
             except OSError as error:
                 failure = ConnectionError(f"There is no connection to {target.authority}.")
                 failure.__cause__ = error
@@ -668,7 +697,7 @@ class _Exchange:
                 waited_for += len(data)
                 if waited_s >= self._settings.read_timeout:
                     if waited_for < self._settings.min_rate * waited_s:
-                        raise TimeoutError(f"{self._target.host} sends too slowly.")
+                        raise TooSlow(f"{self._target.host} sends too slowly.")
                     waited_s, waited_for = 0.0, 0
                 self._http.receive_data(data)
         except h11.RemoteProtocolError as error:

@@ -63,6 +63,9 @@ Bytes = Annotated[int, BeforeValidator(_parse_bytes), Field(ge=0)]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
+# Ports between commas.
+PortList = Annotated[tuple[Port, ...], BeforeValidator(_split_commas)]
+
 
 class OptionNotes(TypedDict):
     """What the reader and the printed documents know of an option beyond its pydantic field."""

@@ -1,5 +1,6 @@
 """The images service's settings: its own groups, those it shares, and what of Glance it ignores."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -12,6 +13,7 @@ from diptych_common.settings import (
     Elsewhere,
     Loaded,
     Port,
+    PortList,
     option,
 )
 from diptych_store.settings import (
@@ -21,13 +23,27 @@ from diptych_store.settings import (
     StoreSettingsError,
     store_sections,
 )
-from pydantic import BaseModel, BeforeValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 
 def _without_brackets(value: object) -> object:
     if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
         return value[1:-1]
     return value
+
+
+_QUOTED = re.compile(r"(['\"]).*\1")
+
+
+def _without_quotes(items: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(item[1:-1] if _QUOTED.fullmatch(item) else item for item in items)
+
+
+# As Glance has some of its lists: in brackets, perhaps with quoted items; neither counts.
+_BracketedList = Annotated[
+    CommaList, AfterValidator(_without_quotes), BeforeValidator(_without_brackets)
+]
+_BracketedPorts = Annotated[PortList, BeforeValidator(_without_brackets)]
 
 
 class Default(common.ServiceDefault, frozen=True):
@@ -95,11 +111,66 @@ class ImageFormat(BaseModel):
     )
 
 
+class ImportFilteringOpts(BaseModel):
+    """[import_filtering_opts]: which URLs imports may open, redirects too, besides [outbound]."""
+
+    model_config = GROUP
+
+    allowed_schemes: _BracketedList = option(("http", "https"), "Schemes that may be opened.")
+    disallowed_schemes: _BracketedList = option(
+        (), "Schemes that may not be opened; counts while allowed_schemes is empty."
+    )
+    allowed_hosts: _BracketedList = option(
+        (), "Hosts that may be asked, exactly as in URLs. Empty: all but disallowed_hosts."
+    )
+    disallowed_hosts: _BracketedList = option(
+        (), "Hosts that may not be asked; counts while allowed_hosts is empty."
+    )
+    allowed_ports: _BracketedPorts = option(
+        (80, 443),
+        "Ports that a URL may name; one that names none passes. Other ports have to be allowed in"
+        " [outbound] as well.",
+        expected="port numbers separated by commas",
+    )
+    disallowed_ports: _BracketedPorts = option(
+        (),
+        "Ports that a URL may not name; counts while allowed_ports is empty.",
+        expected="port numbers separated by commas",
+    )
+
+
+class ImportSources(BaseModel):
+    """[import_sources]: the downloads of web-download, glance-download and swift-local."""
+
+    model_config = GROUP
+
+    timeout: float = option(
+        86400.0,
+        "Seconds after which a download is given up, pauses and resumed parts included; 0: never.",
+        ge=0,
+    )
+
+
+class GlanceDownloadProperties(BaseModel):
+    """[glance_download_properties]: what glance-download copies besides the data."""
+
+    model_config = GROUP
+
+    extra_properties: _BracketedList = option(
+        ("hw_", "trait:", "os_distro", "os_secure_boot", "os_type"),
+        "Beginnings of the names of properties that are copied. Those that begin with os_glance"
+        " never are.",
+    )
+
+
 class ImagesSettings(common.ServiceSettings, frozen=True):
     """All that the images service can be told."""
 
     default: Default = Default()
     image_format: ImageFormat = ImageFormat()
+    import_filtering_opts: ImportFilteringOpts = ImportFilteringOpts()
+    import_sources: ImportSources = ImportSources()
+    glance_download_properties: GlanceDownloadProperties = GlanceDownloadProperties()
 
     @property
     def import_methods(self) -> tuple[str, ...]:
@@ -264,10 +335,8 @@ UNUSED: Final[common.Unused] = {
     "barbican": {"*": _NOT_YET},
     "barbican_service_user": {"*": _NOT_YET},
     "cinder": {"*": _NOT_YET},
-    "glance_download_properties": {"*": _NOT_YET},
     "image_conversion": {"*": _NOT_YET},
     "image_import_opts": {"*": _NOT_YET},
-    "import_filtering_opts": {"*": _NOT_YET},
     "inject_metadata_properties": {"*": _NOT_YET},
     "key_manager": {"*": _NOT_YET},
     "oslo_concurrency": {"*": _LIBRARY},
