@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from diptych_common.database import Database
 from diptych_common.jobs import Job
 from diptych_common.settings import Database as DatabaseSettings
-from diptych_common.worker import JobContext, Worker
+from diptych_common.worker import JobContext, Kind, Worker
 
 from tests.common.job_tables import jobs, notes
 
@@ -32,7 +32,7 @@ async def main(url: str, lease: float) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with Database(DatabaseSettings(connection=url)) as db:
-        await Worker(db, jobs, {"slow": slow}, lease=lease, poll=0.5).run(stop)
+        await Worker(db, jobs, {"slow": Kind(slow)}, lease=lease, poll=0.5).run(stop)
 
 
 asyncio.run(main(sys.argv[1], float(sys.argv[2])))

@@ -9,7 +9,7 @@ import pytest
 from diptych_common import events
 from diptych_common import jobs as queue
 from diptych_common.database import Database
-from diptych_common.jobs import Job, JobLost
+from diptych_common.jobs import End, Job, JobLost
 from sqlalchemy import text
 
 from tests import databases
@@ -204,15 +204,6 @@ async def test_a_failed_job_comes_back_after_its_pause_with_its_error(db: Databa
     assert job.attempts == 2
 
 
-async def test_a_job_is_given_up_after_its_last_attempt(db: Database) -> None:
-    await enqueue(db, max_attempts=2)
-    for expected in ("waiting", "failed"):
-        (job,) = await claim(db)
-        await fail(db, job)
-        assert await states(db) == [expected]
-    assert await claim(db) == []
-
-
 async def test_an_error_of_any_text_can_be_kept(db: Database) -> None:
     await enqueue(db)
     (job,) = await claim(db)
@@ -263,6 +254,8 @@ async def test_an_equal_job_enqueued_while_one_fails_for_good_still_runs(db: Dat
     await enqueue(db, dedup_key="x", max_attempts=1)
     (job,) = await claim(db)
     await enqueue(db, dedup_key="x", max_attempts=1)
+    async with db.write() as connection:
+        assert not await queue.end(connection, jobs, job, End("failed", "it broke"))
     await fail(db, job)
     (again,) = await claim(db)
     assert again.attempts == 1

@@ -12,7 +12,7 @@ from diptych_common import migrations
 from diptych_common.database import Database
 from diptych_common.jobs import Job
 from diptych_common.settings import Database as DatabaseSettings
-from diptych_common.worker import JobContext, Worker
+from diptych_common.worker import JobContext, Kind, Worker
 from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -108,7 +108,7 @@ async def test_a_worker_takes_jobs_without_listening(bouncer: DatabaseSettings) 
 
     stop = asyncio.Event()
     async with Database(bouncer) as db:
-        running = asyncio.create_task(Worker(db, jobs, {"k": handler}, poll=0.1).run(stop))
+        running = asyncio.create_task(Worker(db, jobs, {"k": Kind(handler)}, poll=0.1).run(stop))
         await asyncio.sleep(0.3)
         async with db.write() as connection:
             await queue.enqueue(connection, jobs, "k", {})

@@ -19,7 +19,7 @@ from diptych_common.database import Database
 from diptych_common.errors import ServiceUnavailable
 from diptych_common.jobs import Job, JobLost
 from diptych_common.settings import Database as DatabaseSettings
-from diptych_common.worker import Handler, JobContext, Worker
+from diptych_common.worker import Handler, JobContext, Kind, Worker
 from sqlalchemy import text
 
 from tests import databases
@@ -55,11 +55,14 @@ def start(empty_database: str, db: Database) -> Generator[Start]:
 
 @asynccontextmanager
 async def working(
-    db: Database, handlers: dict[str, Handler], **options: Any
+    db: Database, handlers: dict[str, Handler | Kind], **options: Any
 ) -> AsyncGenerator[asyncio.Event]:
     """A worker that runs meanwhile and is stopped at the end."""
     stop = asyncio.Event()
-    running = asyncio.create_task(Worker(db, jobs, handlers, **options).run(stop))
+    kinds = {
+        name: given if isinstance(given, Kind) else Kind(given) for name, given in handlers.items()
+    }
+    running = asyncio.create_task(Worker(db, jobs, kinds, **options).run(stop))
     try:
         yield stop
     finally:

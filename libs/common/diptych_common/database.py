@@ -162,21 +162,28 @@ class Database:
         if self._on_in_use is not None:
             self._on_in_use(self._in_use)
 
-    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
-        """Call `heard` at each NOTIFY on `channel`, until cancelled or the connection ends.
+    async def listen(self, channel: str, heard: Callable[[str], None]) -> None:
+        """Call `heard` with the text of each NOTIFY on `channel`, until the connection ends.
 
-        Also calls it once at the start: what was notified before is not told again. On a
-        connection of its own. Raises ServiceUnavailable when there is none (any more).
+        Also calls it once at the start, with an empty text: what was notified before is not told
+        again. On a connection of its own. Raises ServiceUnavailable when there is none (any more).
         """
         ended = asyncio.Event()
+
+        def told(_connection: object, _pid: int, _channel: str, words: str) -> None:
+            heard(words)
+
+        def lost(_connection: object) -> None:
+            ended.set()
+
         try:
             connection = await connect(self.dsn, application_name=self._application_name)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise _out_of_reach(error) from error
         try:
-            connection.add_termination_listener(_ignoring_arguments(ended.set))
-            await connection.add_listener(channel, _ignoring_arguments(heard))
-            heard()
+            connection.add_termination_listener(lost)
+            await connection.add_listener(channel, told)
+            heard("")
             await ended.wait()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise _out_of_reach(error) from error
@@ -300,13 +307,6 @@ def _answer(context: ExceptionContext) -> ApiError | None:
     if sqlstate in ("22021", "22P05"):
         return BadRequest("A text must not hold the character U+0000.")
     return None
-
-
-def _ignoring_arguments(call: Callable[[], None]) -> Callable[..., None]:
-    def called(*_: object) -> None:
-        call()
-
-    return called
 
 
 def _to_json(value: object) -> str:

@@ -1,8 +1,8 @@
 """Jobs in PostgreSQL: rows that are enqueued with a change, claimed under a lease, and fenced.
 
     waiting ──claim──▶ running ──finish──▶ succeeded      (recurring, or wanted again: waiting)
-       ▲                 │  ╰──fail, attempts left──▶ waiting, after a pause
-       ╰──give_back──────┤  ╰──fail, none left──────▶ failed
+       ▲                 │  ├──fail────────▶ waiting, after a pause
+       ╰──give_back──────┤  ╰──end, close──▶ failed or cancelled, when its changes are undone
                          ╰──lease over──claim──▶ running, by another worker
 
 A claim counts `fence` up; every later statement about a job names the fence of its claim, so that
@@ -10,10 +10,10 @@ a worker that slept through its lease can change nothing. All times are the data
 here are one statement each; the loop that calls them is in `diptych_common.worker`.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import (
     BigInteger,
@@ -27,7 +27,11 @@ from sqlalchemy import (
     Index,
     Integer,
     Interval,
+    LargeBinary,
     MetaData,
+    RowMapping,
+    Select,
+    SmallInteger,
     Table,
     Text,
     and_,
@@ -55,6 +59,12 @@ RECURRING: Final = "recurring"
 
 ERROR_LENGTH: Final = 2000
 
+CANCELLED: Final = "cancelled:"
+"""What a notification begins with that tells of a cancelled job; others are the kind of a new one.
+"""
+
+Why = Literal["refused", "failed", "died", "cancelled"]
+
 
 class JobLost(Exception):
     """The job is another worker's by now, or nobody's: whatever is going on must stop."""
@@ -68,10 +78,22 @@ class GiveUp(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class End:
+    """Why a job will not succeed: refused (it gave up), failed, or its workers died, each time it
+    was tried, or cancelled. `error` is for operators; that of a refusal may be shown to users.
+    """
+
+    why: Why
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job as it was claimed; `attempts` counts this claim too, `fence` is its proof.
 
-    `attempts` beyond `max_attempts` means that its last worker died of it, or with it.
+    `attempts` beyond `max_attempts` means that its last worker died of it, or with it. `end` is set
+    when an earlier claim found that it will not succeed, `cancelled` when somebody wants it to
+    stop. `secret` is sealed.
     """
 
     id: int
@@ -80,6 +102,9 @@ class Job:
     fence: int
     attempts: int
     max_attempts: int | None
+    cancelled: bool = False
+    secret: bytes | None = field(default=None, repr=False)
+    end: End | None = None
 
 
 def jobs_table(metadata: MetaData) -> Table:
@@ -87,7 +112,9 @@ def jobs_table(metadata: MetaData) -> Table:
 
     `run_after` is when a waiting job is due, `lease_until` when a running one may be taken over.
     `period` is set for recurring jobs, `again` when an equal job was enqueued while it ran.
-    `max_attempts` None means for ever. Each service migrates its own.
+    `max_attempts` None means for ever. Of a higher `priority` goes first. `cancelled` says that it
+    is to stop, `ending` (an End) that its changes are being undone. `secret` is sealed, and erased
+    when the job ends. Each service migrates its own.
     """
     return Table(
         "jobs",
@@ -95,7 +122,9 @@ def jobs_table(metadata: MetaData) -> Table:
         Column("id", BigInteger, Identity(always=True), primary_key=True),
         Column("kind", Text, nullable=False),
         Column("payload", JSONB, nullable=False),
+        Column("secret", LargeBinary),
         Column("dedup_key", Text),
+        Column("priority", SmallInteger, nullable=False, server_default=text("0")),
         Column("state", Text, nullable=False, server_default="waiting"),
         Column("run_after", DateTime(timezone=True), nullable=False, server_default=func.now()),
         Column("period", Interval),
@@ -107,10 +136,13 @@ def jobs_table(metadata: MetaData) -> Table:
         Column("lease_until", DateTime(timezone=True)),
         Column("progress", JSONB),
         Column("error", Text),
+        Column("cancelled", Boolean, nullable=False, server_default=text("false")),
+        Column("ending", JSONB),
         Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
         Column("finished_at", DateTime(timezone=True)),
         CheckConstraint(
-            "state IN ('waiting', 'running', 'succeeded', 'failed')", name="known_state"
+            "state IN ('waiting', 'running', 'succeeded', 'failed', 'cancelled')",
+            name="known_state",
         ),
         CheckConstraint(
             "(state = 'running') = (lease_until IS NOT NULL)", name="running_has_a_lease"
@@ -118,6 +150,7 @@ def jobs_table(metadata: MetaData) -> Table:
         # What a claim asks for, a waiting job and a stalled one alike.
         Index(
             "ix_jobs_due",
+            text("priority DESC"),
             text("coalesce(lease_until, run_after)"),
             postgresql_where=UNFINISHED,
         ),
@@ -139,18 +172,23 @@ async def enqueue(
     dedup_key: str | None = None,
     run_after: timedelta | None = None,
     max_attempts: int | None = None,
+    priority: int = 0,
+    secret: bytes | None = None,
 ) -> int:
     """Add a job to the caller's transaction and wake the workers when it commits; the job's id.
 
     `run_after` counts from now. `dedup_key` makes jobs of a kind equal: with an equal one waiting,
-    that one gets this payload and the earlier of both times; with one running, it runs once more
-    after its end, so that a change made meanwhile is never missed. One statement.
+    that one gets this payload, secret and priority and the earlier of both times; with one running
+    or about to be cancelled, it runs once more after its end, so that a change made meanwhile is
+    never missed. `secret` is what `diptych_common.sealing` made. One statement.
     """
     due = NOW + (run_after or timedelta())
     new = insert(jobs).values(
         kind=kind,
         payload=payload,
+        secret=secret,
         dedup_key=dedup_key,
+        priority=priority,
         run_after=due,
         max_attempts=max_attempts,
     )
@@ -160,8 +198,10 @@ async def enqueue(
         index_where=UNFINISHED,
         set_={
             "payload": new.excluded.payload,
+            "secret": new.excluded.secret,
+            "priority": new.excluded.priority,
             "max_attempts": new.excluded.max_attempts,
-            "again": jobs.c.state == "running",
+            "again": or_(jobs.c.state == "running", _is_ending(jobs)),
             "run_after": case(
                 (wanted, func.least(jobs.c.run_after, new.excluded.run_after)),
                 else_=new.excluded.run_after,
@@ -193,24 +233,60 @@ async def schedule(connection: AsyncConnection, jobs: Table, kind: str, period: 
     )
 
 
+async def cancel(connection: AsyncConnection, jobs: Table, *, kind: str, dedup_key: str) -> bool:
+    """Have the unfinished job stopped and what it did undone; False if there is none.
+
+    Takes effect with the caller's transaction: a running job's worker is told at once, a waiting
+    job is due at once. What was enqueued while it ran is cancelled too. One statement; lock the
+    thing that the job is about first, see `fenced`.
+    """
+    return await _cancel(connection, jobs, jobs.c.kind == kind, jobs.c.dedup_key == dedup_key)
+
+
+async def cancel_one(connection: AsyncConnection, jobs: Table, job_id: int) -> bool:
+    """As `cancel`, by the job's id."""
+    return await _cancel(connection, jobs, jobs.c.id == job_id)
+
+
+async def _cancel(connection: AsyncConnection, jobs: Table, *which: ColumnElement[bool]) -> bool:
+    found = await connection.execute(
+        update(jobs)
+        .where(UNFINISHED, jobs.c.period.is_(None), *which)
+        .values(
+            cancelled=True,
+            again=False,
+            run_after=case((jobs.c.state == "waiting", NOW), else_=jobs.c.run_after),
+        )
+        .returning(func.pg_notify(jobs.name, func.concat(CANCELLED, jobs.c.id)))
+    )
+    return found.first() is not None
+
+
 async def claim(
     connection: AsyncConnection,
     jobs: Table,
     kinds: Collection[str],
     *,
+    only_ending: Collection[str] = (),
     worker: str,
     lease: timedelta,
     limit: int,
 ) -> list[Job]:
-    """Take up to `limit` jobs that are due or whose worker let its lease run out, oldest first."""
+    """Take up to `limit` jobs that are due or whose worker let its lease run out.
+
+    Those of the highest priority first, of these the oldest. Of the kinds in `only_ending` it takes
+    jobs that are cancelled, or have only to be undone.
+    """
     due = (
         select(jobs.c.id)
         .where(
             UNFINISHED,
             func.coalesce(jobs.c.lease_until, jobs.c.run_after) <= NOW,
-            jobs.c.kind.in_(kinds),
+            _wanted(jobs, kinds, only_ending),
         )
-        .order_by(func.coalesce(jobs.c.lease_until, jobs.c.run_after), jobs.c.id)
+        .order_by(
+            jobs.c.priority.desc(), func.coalesce(jobs.c.lease_until, jobs.c.run_after), jobs.c.id
+        )
         .limit(limit)
         .with_for_update(skip_locked=True)
         .cte("due")
@@ -232,20 +308,45 @@ async def claim(
             jobs.c.fence,
             jobs.c.attempts,
             jobs.c.max_attempts,
+            jobs.c.cancelled,
+            jobs.c.secret,
+            jobs.c.ending,
         )
     )
-    return sorted((Job(*row) for row in result), key=lambda job: job.id)
+    taken = [
+        Job(*row[:-1], end=None if row.ending is None else End(**row.ending)) for row in result
+    ]
+    return sorted(taken, key=lambda job: job.id)
 
 
 async def next_due(
-    connection: AsyncConnection, jobs: Table, kinds: Collection[str]
+    connection: AsyncConnection,
+    jobs: Table,
+    kinds: Collection[str],
+    *,
+    only_ending: Collection[str] = (),
 ) -> float | None:
-    """Seconds until the next job can be claimed, negative when one is overdue; None: no job."""
+    """Seconds until `claim` finds a job, negative when one is overdue; None: there is none."""
     due = func.min(func.coalesce(jobs.c.lease_until, jobs.c.run_after))
     seconds = await connection.scalar(
-        select(func.extract("epoch", due - NOW)).where(UNFINISHED, jobs.c.kind.in_(kinds))
+        select(func.extract("epoch", due - NOW)).where(
+            UNFINISHED, _wanted(jobs, kinds, only_ending)
+        )
     )
     return None if seconds is None else float(seconds)
+
+
+async def cancelled(
+    connection: AsyncConnection, jobs: Table, held: Collection[Job]
+) -> set[tuple[int, int]]:
+    """Id and fence of those of the caller's jobs that are to stop."""
+    claims = _claims(held)
+    found = await connection.execute(
+        select(jobs.c.id, jobs.c.fence).where(
+            jobs.c.id == claims.c.id, jobs.c.fence == claims.c.fence, jobs.c.cancelled
+        )
+    )
+    return {(row.id, row.fence) for row in found}
 
 
 async def heartbeat(
@@ -292,16 +393,12 @@ async def finish(connection: AsyncConnection, jobs: Table, job: Job) -> None:
         update(jobs)
         .where(_mine(jobs, job))
         .values(
-            **_released(),
-            state=case((once, "succeeded"), else_="waiting"),
+            **_ended(jobs, literal("succeeded"), for_good=once),
             run_after=case(
                 (or_(once, jobs.c.again), jobs.c.run_after),
                 else_=_next_slot(jobs),
             ),
-            attempts=case((once, jobs.c.attempts), else_=0),
-            again=False,
             error=null(),
-            finished_at=case((once, NOW), else_=null()),
         )
     )
     _lost_if_none(changed, job)
@@ -310,31 +407,65 @@ async def finish(connection: AsyncConnection, jobs: Table, job: Job) -> None:
 async def fail(
     connection: AsyncConnection, jobs: Table, job: Job, error: str, *, pause: timedelta
 ) -> None:
-    """Put the job back for another attempt after `pause`, or mark it failed if that was the last.
+    """Put the job back for another attempt after `pause`, or at once if it was cancelled.
 
-    A recurring job never waits longer than its period, and never gives up; nor does one that was
-    enqueued again while it ran. Raises JobLost.
+    A recurring job never waits longer than its period. Raises JobLost.
     """
-    last = and_(
-        jobs.c.period.is_(None),
-        ~jobs.c.again,
-        func.coalesce(jobs.c.attempts >= jobs.c.max_attempts, False),
-    )
+    is_fresh = and_(jobs.c.again, ~_is_ending(jobs))
     changed = await connection.execute(
         update(jobs)
         .where(_mine(jobs, job))
         .values(
             **_released(),
-            state=case((last, "failed"), else_="waiting"),
+            state="waiting",
             run_after=case(
-                (last, jobs.c.run_after),
-                (jobs.c.again, func.least(jobs.c.run_after, NOW + pause)),
+                (and_(jobs.c.cancelled, jobs.c.ending.is_(None)), NOW),
+                (is_fresh, func.least(jobs.c.run_after, NOW + pause)),
                 else_=NOW + func.least(literal(pause, Interval), jobs.c.period),
             ),
-            attempts=case((jobs.c.again, 0), else_=jobs.c.attempts),
-            again=False,
-            error=error[:ERROR_LENGTH].replace("\0", ""),
-            finished_at=case((last, NOW), else_=null()),
+            attempts=case((is_fresh, 0), else_=jobs.c.attempts),
+            again=and_(jobs.c.again, ~is_fresh),
+            error=_storable(error),
+        )
+    )
+    _lost_if_none(changed, job)
+
+
+async def end(connection: AsyncConnection, jobs: Table, job: Job, end: End) -> bool:
+    """Write down that the job will not succeed: from now on it is only to be undone and closed.
+
+    False for one that never ends: a recurring job, or one that was enqueued again while it ran and
+    is not cancelled; put it back with `fail`. Raises JobLost.
+    """
+    ends = and_(jobs.c.period.is_(None), or_(~jobs.c.again, jobs.c.cancelled))
+    written = {**asdict(end), "error": _storable(end.error)}
+    found = await connection.execute(
+        update(jobs)
+        .where(_mine(jobs, job))
+        .values(ending=case((ends, literal(written, JSONB)), else_=null()))
+        .returning(jobs.c.ending.is_not(None))
+    )
+    is_ending = found.scalar_one_or_none()
+    _lost_if_none(found, job)
+    return bool(is_ending)
+
+
+async def close(connection: AsyncConnection, jobs: Table, job: Job) -> None:
+    """Mark a job that was written down as ending failed or cancelled; raises JobLost.
+
+    It waits for its next run instead if it was enqueued again meanwhile.
+    """
+    why = jobs.c.ending["why"].astext
+    changed = await connection.execute(
+        update(jobs)
+        .where(_mine(jobs, job))
+        .values(
+            **_ended(
+                jobs,
+                case((why == "cancelled", "cancelled"), else_="failed"),
+                for_good=~jobs.c.again,
+            ),
+            error=jobs.c.ending["error"].astext,
         )
     )
     _lost_if_none(changed, job)
@@ -351,10 +482,54 @@ async def give_back(connection: AsyncConnection, jobs: Table, held: Collection[J
             state="waiting",
             run_after=NOW,
             attempts=jobs.c.attempts - 1,
-            again=False,
+            again=and_(jobs.c.again, _is_ending(jobs)),
         )
         .returning(func.pg_notify(jobs.name, jobs.c.kind))
     )
+
+
+async def retry(connection: AsyncConnection, jobs: Table, job_id: int) -> bool:
+    """Run a failed or cancelled job again from its start, or a waiting one without its pause.
+
+    False, and nothing is changed, if it is neither. Raises IntegrityError if an equal job has been
+    enqueued since it ended.
+    """
+    is_over = jobs.c.state != "waiting"
+    found = await connection.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, jobs.c.state.in_(("waiting", "failed", "cancelled")))
+        .values(
+            state="waiting",
+            run_after=NOW,
+            attempts=case((is_over, 0), else_=jobs.c.attempts),
+            cancelled=and_(jobs.c.cancelled, ~is_over),
+            ending=case((is_over, null()), else_=jobs.c.ending),
+            finished_at=null(),
+        )
+        .returning(func.pg_notify(jobs.name, jobs.c.kind))
+    )
+    return found.first() is not None
+
+
+async def find(connection: AsyncConnection, jobs: Table, job_id: int) -> RowMapping | None:
+    """The columns of a job, save for `secret`; None: there is no such job."""
+    found = await connection.execute(_shown(jobs).where(jobs.c.id == job_id))
+    return found.mappings().first()
+
+
+async def listed(
+    connection: AsyncConnection,
+    jobs: Table,
+    *,
+    states: Collection[str],
+    kind: str | None,
+    limit: int,
+) -> Sequence[RowMapping]:
+    """The columns of up to `limit` jobs in these states, the newest first; of all kinds if None."""
+    statement = _shown(jobs).where(jobs.c.state.in_(states)).order_by(jobs.c.id.desc())
+    if kind is not None:
+        statement = statement.where(jobs.c.kind == kind)
+    return (await connection.execute(statement.limit(limit))).mappings().all()
 
 
 async def purge(connection: AsyncConnection, jobs: Table, *, older_than: timedelta) -> int:
@@ -376,8 +551,43 @@ def _mine(jobs: Table, job: Job) -> ColumnElement[bool]:
     return and_(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.state == "running")
 
 
+def _wanted(
+    jobs: Table, kinds: Collection[str], only_ending: Collection[str]
+) -> ColumnElement[bool]:
+    return or_(jobs.c.kind.in_(kinds), and_(jobs.c.kind.in_(only_ending), _is_ending(jobs)))
+
+
+def _is_ending(jobs: Table) -> ColumnElement[bool]:
+    return or_(jobs.c.cancelled, jobs.c.ending.is_not(None))
+
+
+def _shown(jobs: Table) -> Select[Any]:
+    return select(*(column for column in jobs.c if column is not jobs.c.secret))
+
+
 def _released() -> dict[str, Any]:
     return {"worker": null(), "lease_until": null()}
+
+
+def _ended(
+    jobs: Table, state: ColumnElement[str], *, for_good: ColumnElement[bool]
+) -> dict[str, Any]:
+    """What a job is after its end: over, or waiting as if it had just been enqueued."""
+    return {
+        **_released(),
+        "state": case((for_good, state), else_="waiting"),
+        "attempts": case((for_good, jobs.c.attempts), else_=0),
+        "again": False,
+        "cancelled": and_(jobs.c.cancelled, for_good),
+        "ending": case((for_good, jobs.c.ending), else_=null()),
+        # What was enqueued again brought its own.
+        "secret": case((for_good, null()), else_=jobs.c.secret),
+        "finished_at": case((for_good, NOW), else_=null()),
+    }
+
+
+def _storable(error: str) -> str:
+    return error[:ERROR_LENGTH].replace("\0", "")
 
 
 def _next_slot(jobs: Table) -> ColumnElement[Any]:

@@ -3,6 +3,9 @@
 A worker takes a job, renews its lease while the handler runs, and settles it. When it is told to
 stop it hands its jobs back at once; when it dies or hangs, their leases run out and another takes
 them. A handler must therefore stand being run again, from the start, after any of its steps.
+
+A job that will not succeed is first written down as ending, then what it did is undone (by the
+kind's `gave_up`, as often as it takes), then it is closed: whoever takes it up goes on there.
 """
 
 import asyncio
@@ -11,11 +14,12 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import Table
@@ -25,14 +29,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych_common import jobs
 from diptych_common.database import Database
 from diptych_common.errors import ServiceUnavailable
-from diptych_common.jobs import Job, JobLost
+from diptych_common.jobs import End, GiveUp, Job, JobLost
+from diptych_common.sealing import Sealed
 
 log = logging.getLogger(__name__)
 
 PAUSE_AT_MOST_S: Final = 600.0
+# Until a job is undone, what it held is held for nobody.
+UNDOING_PAUSE_AT_MOST_S: Final = 15.0
 # What the database may answer at any time, a schema that is not migrated yet included. The loop
 # goes on: nobody would notice that it ended, beside an API that works.
 TROUBLE: Final = (ServiceUnavailable, SQLAlchemyError)
+
+T = TypeVar("T")
+_CANCELLED: Final = End("cancelled", "Cancelled.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,7 @@ class JobContext:
     db: Database
     table: Table
     job: Job
+    sealed: Sealed | None = None
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[AsyncConnection]:
@@ -51,44 +62,80 @@ class JobContext:
             await jobs.fenced(connection, self.table, self.job)
 
     async def report(self, progress: Mapping[str, Any]) -> None:
-        """Replace what the job shows of its progress; raises JobLost."""
+        """Replace what the job shows of its progress; raises JobLost.
+
+        Of bytes it is {"done": …, "total": …}, where the total may be None.
+        """
         async with self.db.write() as connection:
             await jobs.report(connection, self.table, self.job, progress)
+
+    def secret(self) -> dict[str, str] | None:
+        """What was sealed into the job; None if nothing was.
+
+        Raises GiveUp if it cannot be opened: the keys in the settings are not those it was sealed
+        with.
+        """
+        if self.job.secret is None:
+            return None
+        if self.sealed is None:
+            raise GiveUp("The credentials of this job cannot be read: the service has no key.")
+        return self.sealed.open(self.job.secret)
 
 
 Handler = Callable[[Job, JobContext], Awaitable[None]]
 """Does a job. Returning is success; raising is a failure, tried again after a pause.
 
-It is cancelled when the job is no longer this worker's and when the worker stops.
+Raising GiveUp is the last of its attempts. It is cancelled when the job is no longer this
+worker's, when the worker stops, and when somebody cancels the job.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is done for a kind of job.
+
+    `gave_up` undoes what `run` did, and tells whom it concerns, before a job that will not succeed
+    is closed: without it there is nothing to undo. It is tried again until it returns, and must
+    stand that. `at_a_time` is how many jobs of this kind a worker runs; None: any number.
+    """
+
+    run: Handler
+    gave_up: Callable[[Job, JobContext, End], Awaitable[None]] | None = None
+    at_a_time: int | None = None
 
 
 @dataclass(slots=True)
 class _Held:
     """A job that runs here. `until` is when its lease is over, by this process's clock.
 
-    `settling` from when the handler has ended: there is nothing to cancel any more.
+    `settling` while the end of the handler, or of `gave_up`, is written down: there is nothing to
+    cancel. `stopped` when the handler was cancelled because the job was, `ending` when it is not
+    running any more. `returned` when it is to be handed back although its task was not cancelled.
     """
 
     job: Job
     until: float
     settling: bool = False
+    stopped: bool = False
+    ending: bool = False
+    returned: bool = False
 
 
 class Worker:
-    """Runs the jobs whose kinds have a handler; others are left for workers that know them.
+    """Runs the jobs of the kinds it is given; others are left for workers that know them.
 
     In seconds: `lease` is how long a silent worker keeps its jobs, `poll` how often to look when
     the database does not call, `leave` what a cancelled handler may take to stop a thread or
-    remove a file. `recurring` gives kinds their periods.
+    remove a file. `recurring` gives kinds their periods, `sealed` opens the jobs' secrets.
     """
 
     def __init__(
         self,
         db: Database,
         jobs_table: Table,
-        handlers: Mapping[str, Handler],
+        kinds: Mapping[str, Kind],
         *,
+        sealed: Sealed | None = None,
         lease: float = 30,
         concurrency: int = 4,
         poll: float = 5,
@@ -97,7 +144,8 @@ class Worker:
     ) -> None:
         self._db = db
         self._table = jobs_table
-        self._handlers = handlers
+        self._kinds = kinds
+        self._sealed = sealed
         self._lease = lease
         self._concurrency = concurrency
         self._poll = poll
@@ -106,6 +154,10 @@ class Worker:
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._held: dict[asyncio.Task[None], _Held] = {}
         self._wake = asyncio.Event()
+        self._draining = False
+        # How often a cancellation was told of, and that one may have been missed.
+        self._cancellations = 0
+        self._look_for_cancelled = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take and run jobs until `stop` is set, then hand back what runs and return.
@@ -116,6 +168,7 @@ class Worker:
         helpers = [
             asyncio.create_task(self._wake_on(stop)),
             asyncio.create_task(self._listen()),
+            asyncio.create_task(self._stop_cancelled()),
         ]
         heart = asyncio.create_task(self._beat())
         try:
@@ -151,66 +204,155 @@ class Worker:
 
         None: when a job ends, since there is no room before.
         """
-        room = self._concurrency - len(self._held)
-        if room <= 0:
-            return None
-        asked = time.monotonic()
+        while True:
+            room = self._concurrency - len(self._held)
+            if room <= 0:
+                return None
+            rooms = self._room_by_kind()
+            kinds = [kind for kind, left in rooms.items() if left > 0]
+            full = rooms.keys() - kinds
+            # So few that no kind can get more than it has room for.
+            limit = min([room, *(rooms[kind] for kind in kinds)])
+            if await self._start(kinds, full, limit) < limit:
+                break
+        async with self._db.read() as connection:
+            due = await jobs.next_due(connection, self._table, kinds, only_ending=full)
+        # Never zero: what is due but locked by another worker would be asked for in a hot loop.
+        return self._poll if due is None else min(self._poll, max(due, 0.05))
+
+    def _room_by_kind(self) -> dict[str, int]:
+        running = Counter(held.job.kind for held in self._held.values() if not held.ending)
+        return {
+            name: self._concurrency if kind.at_a_time is None else kind.at_a_time - running[name]
+            for name, kind in self._kinds.items()
+        }
+
+    async def _start(self, kinds: Collection[str], full: Collection[str], limit: int) -> int:
+        """Take up to `limit` jobs and start them; how many there were."""
+        asked, cancellations = time.monotonic(), self._cancellations
         async with self._db.write() as connection:
             taken = await jobs.claim(
                 connection,
                 self._table,
-                self._handlers.keys(),
+                kinds,
+                only_ending=full,
                 worker=self._name,
                 lease=timedelta(seconds=self._lease),
-                limit=room,
+                limit=limit,
             )
         for job in taken:
             held = _Held(job, until=asked + self._lease)
             task = asyncio.create_task(self._run(held))
             self._held[task] = held
             task.add_done_callback(self._ended)
-        if len(taken) == room:
-            return None
-        async with self._db.read() as connection:
-            due = await jobs.next_due(connection, self._table, self._handlers.keys())
-        # Never zero: what is due but locked by another worker would be asked for in a hot loop.
-        return self._poll if due is None else min(self._poll, max(due, 0.05))
+        if cancellations != self._cancellations:
+            # One of these may be meant: the call came before anybody here knew that it runs here.
+            self._look_for_cancelled.set()
+        return len(taken)
 
     async def _run(self, held: _Held) -> None:
         job = held.job
         try:
-            if job.max_attempts is not None and job.attempts > job.max_attempts:
-                await self._settle(held, "The worker died or hung on each attempt.")
+            end = self._foregone(job)
+            if end is None:
+                end = await self._work(held)
+            if end is not None:
+                await self._undo(held, end)
+        except JobLost as lost:
+            log.warning("%s", lost)
+
+    def _foregone(self, job: Job) -> End | None:
+        """How the job ends without being run."""
+        if job.end is not None:
+            return job.end
+        if job.cancelled:
+            return _CANCELLED
+        if job.max_attempts is not None and job.attempts > job.max_attempts:
+            return End("died", "The worker died or hung on each attempt.")
+        return None
+
+    async def _work(self, held: _Held) -> End | None:
+        """Run the handler and settle the job, unless it is to be undone: then its end."""
+        job = held.job
+        try:
+            await self._kinds[job.kind].run(job, self._context(job))
+        except JobLost:
+            raise
+        except asyncio.CancelledError:
+            if not _taken_back(held):
+                raise
+            return _CANCELLED
+        except GiveUp as refusal:
+            log.warning("Job %s (%s) gave up: %s", job.id, job.kind, refusal)
+            return _CANCELLED if _taken_back(held) else End("refused", str(refusal))
+        except Exception as error:
+            log.exception("Job %s (%s), attempt %s, failed.", job.id, job.kind, job.attempts)
+            if _taken_back(held):
+                # Its clean-up failed; what that left is for `gave_up`.
+                return _CANCELLED
+            words = f"{type(error).__name__}: {error}"
+            if job.max_attempts is not None and job.attempts >= job.max_attempts:
+                return End("failed", words)
+            await self._settle(held, self._put_back(job, words))
+        else:
+            await self._settle(held, lambda connection: jobs.finish(connection, self._table, job))
+        return None
+
+    async def _undo(self, held: _Held, end: End) -> None:
+        """Write down that the job ends so, have undone what it did, and close it."""
+        job = held.job
+        gave_up = self._kinds[job.kind].gave_up
+        put_back = self._put_back(job, end.error)
+
+        async def write_end(connection: AsyncConnection) -> bool:
+            ends = await jobs.end(connection, self._table, job, end)
+            if not ends:
+                await put_back(connection)
+            return ends
+
+        if job.end is None and not await self._settle(held, write_end):
+            return
+        held.ending = True
+        self._wake.set()  # there is room for another of its kind
+        if gave_up is not None:
+            if self._draining:
+                held.returned = True
                 return
+            held.settling = False
             try:
-                await self._handlers[job.kind](job, JobContext(self._db, self._table, job))
+                await gave_up(job, self._context(job), end)
             except JobLost:
                 raise
             except Exception as error:
-                log.exception("Job %s (%s), attempt %s, failed.", job.id, job.kind, job.attempts)
-                await self._settle(held, f"{type(error).__name__}: {error}")
-            else:
-                await self._settle(held, None)
-        except JobLost as lost:
-            log.warning("%s", lost)
+                log.exception("Job %s (%s) could not be undone.", job.id, job.kind)
+                words = f"{end.error}\nNot undone yet: {type(error).__name__}: {error}"
+                await self._settle(
+                    held, self._put_back(job, words, at_most_s=UNDOING_PAUSE_AT_MOST_S)
+                )
+                return
+        await self._settle(held, lambda connection: jobs.close(connection, self._table, job))
+
+    def _context(self, job: Job) -> JobContext:
+        return JobContext(self._db, self._table, job, self._sealed)
+
+    def _put_back(
+        self, job: Job, error: str, *, at_most_s: float = PAUSE_AT_MOST_S
+    ) -> Callable[[AsyncConnection], Awaitable[None]]:
+        pause = timedelta(seconds=_pause_s(job.attempts, at_most_s))
+        return lambda connection: jobs.fail(connection, self._table, job, error, pause=pause)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._held[task]
         self._wake.set()
 
-    async def _settle(self, held: _Held, error: str | None) -> None:
-        """Write down how the job ended, trying until the database takes it or the lease is over."""
+    async def _settle(self, held: _Held, write: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Write down how the job goes on, until the database takes it or the lease is over."""
         held.settling = True
         job = held.job
         while True:
             try:
                 async with self._db.write() as connection:
-                    if error is None:
-                        await jobs.finish(connection, self._table, job)
-                    else:
-                        pause = timedelta(seconds=_pause_s(job.attempts))
-                        await jobs.fail(connection, self._table, job, error, pause=pause)
-                return
+                    return await write(connection)
             except TROUBLE as trouble:
                 log.warning("Job %s (%s) is not settled yet: %s", job.id, job.kind, trouble)
                 if time.monotonic() > held.until:
@@ -250,14 +392,38 @@ class Worker:
                     log.warning("Job %s (%s) was lost while it ran.", job.id, job.kind)
                     task.cancel()
 
+    async def _stop_cancelled(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll):
+                    await self._look_for_cancelled.wait()
+            self._look_for_cancelled.clear()
+            running = {task: held for task, held in self._held.items() if _is_working(held)}
+            if not running:
+                continue
+            try:
+                async with self._db.read() as connection:
+                    asked = await jobs.cancelled(
+                        connection, self._table, [held.job for held in running.values()]
+                    )
+            except TROUBLE as error:
+                log.warning("Nobody knows which jobs are cancelled: %s", error)
+                continue
+            for task, held in running.items():
+                if (held.job.id, held.job.fence) in asked and _is_working(held):
+                    held.stopped = True
+                    task.cancel()
+
     async def _drain(self) -> None:
-        running = {task: held for task, held in self._held.items() if not held.settling}
-        for task in running:
-            task.cancel()
-        if self._held:
+        self._draining = True
+        leaving = dict(self._held)
+        for task, held in leaving.items():
+            if not held.settling:
+                task.cancel()
+        if leaving:
             # One that does not leave in time keeps its lease: nobody may take it while it runs.
-            await asyncio.wait(list(self._held), timeout=self._leave)
-        returned = [held.job for task, held in running.items() if task.cancelled()]
+            await asyncio.wait(leaving, timeout=self._leave)
+        returned = [held.job for task, held in leaving.items() if task.cancelled() or held.returned]
         if returned:
             try:
                 async with self._db.write() as connection:
@@ -272,14 +438,33 @@ class Worker:
     async def _listen(self) -> None:
         while self._db.can_listen:
             with suppress(ServiceUnavailable):
-                await self._db.listen(self._table.name, self._wake.set)
+                await self._db.listen(self._table.name, self._hear)
             await asyncio.sleep(self._poll)
 
+    def _hear(self, words: str) -> None:
+        if not words or words.startswith(jobs.CANCELLED):
+            self._cancellations += 1
+            self._look_for_cancelled.set()
+        self._wake.set()
 
-def _pause_s(attempts: int) -> float:
-    """1 s after the first failure, doubled each time, ten minutes at most, spread by a quarter.
+
+def _is_working(held: _Held) -> bool:
+    return not (held.settling or held.stopped or held.ending)
+
+
+def _taken_back(held: _Held) -> bool:
+    """Whether the handler was stopped because the job was cancelled, and for no other reason.
+
+    The task goes on then as if it had never been cancelled.
+    """
+    task = asyncio.current_task()
+    return held.stopped and task is not None and not task.uncancel()
+
+
+def _pause_s(attempts: int, at_most_s: float) -> float:
+    """1 s after the first failure, doubled each time up to `at_most_s`, spread by a quarter.
 
     Spread, so that jobs that failed together of one cause do not come back together.
     """
-    pause = min(2.0 ** min(attempts - 1, 30), PAUSE_AT_MOST_S)
+    pause = min(2.0 ** min(attempts - 1, 30), at_most_s)
     return pause * random.uniform(0.75, 1.25)  # noqa: S311 nothing secret about it

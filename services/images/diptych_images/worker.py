@@ -12,7 +12,7 @@ from datetime import timedelta
 from diptych_common import events, jobs
 from diptych_common.database import Database
 from diptych_common.jobs import Job
-from diptych_common.worker import Handler, JobContext, Worker
+from diptych_common.worker import JobContext, Kind, Worker
 from diptych_store.errors import NotFound, StoreError
 from diptych_store.protocol import Attempt, Store, Sweeps
 from diptych_store.registry import Stores
@@ -113,17 +113,17 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
         async with db.write() as connection:
             await events.purge(connection, outbox, older_than=_KEPT)
 
-    handlers: Mapping[str, Handler] = {
-        "reap": reap,
-        "remove_bytes": remove_bytes,
-        readers.JOB: set_readers,
-        "sweep": sweep,
-        "purge": purge,
+    kinds: Mapping[str, Kind] = {
+        "reap": Kind(reap),
+        "remove_bytes": Kind(remove_bytes),
+        readers.JOB: Kind(set_readers),
+        "sweep": Kind(sweep),
+        "purge": Kind(purge),
     }
     return Worker(
         db,
         jobs_table,
-        handlers,
+        kinds,
         recurring={
             "reap": timedelta(seconds=settings.jobs.reaper_interval),
             "sweep": _SWEEP_EVERY,

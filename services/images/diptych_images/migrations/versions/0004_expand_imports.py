@@ -23,6 +23,14 @@ def upgrade() -> None:
         sa.Column("cancelled", sa.Boolean(), server_default=sa.text("false"), nullable=False),
     )
     op.add_column("jobs", sa.Column("secret", sa.LargeBinary(), nullable=True))
+    op.add_column("jobs", sa.Column("ending", postgresql.JSONB(), nullable=True))
+    op.drop_index("ix_jobs_due", table_name="jobs")
+    op.create_index(
+        "ix_jobs_due",
+        "jobs",
+        [sa.text("priority DESC"), sa.text("coalesce(lease_until, run_after)")],
+        postgresql_where=sa.text("state IN ('waiting', 'running')"),
+    )
     op.drop_constraint(op.f("ck_jobs_known_state"), "jobs", type_="check")
     op.create_check_constraint(
         op.f("ck_jobs_known_state"),
@@ -42,6 +50,15 @@ def upgrade() -> None:
         op.f("ck_image_locations_status"),
         "image_locations",
         "status IN ('pending', 'discarding', 'staged', 'active', 'deleted')",
+    )
+    op.drop_constraint(op.f("ck_image_locations_held_or_landed"), "image_locations", type_="check")
+    op.create_check_constraint(
+        op.f("ck_image_locations_held_or_landed"),
+        "image_locations",
+        "CASE WHEN status IN ('pending', 'discarding')"
+        " THEN attempt IS NOT NULL AND lease_until IS NOT NULL"
+        " ELSE url IS NOT NULL AND lease_until IS NULL"
+        " AND (attempt IS NULL OR import_task IS NOT NULL) END",
     )
     op.create_check_constraint(
         op.f("ck_image_locations_staged_is_described"),
