@@ -86,6 +86,7 @@ async def test_a_new_image_has_the_defaults_of_the_api(connection: AsyncConnecti
         "os_hidden": False,
         "tags": ["t"],
         "properties": {"a": "b", "empty": None},
+        "import_task": None,
         "created_at": row["created_at"],
         "updated_at": row["created_at"],
         "deleted_at": None,
@@ -508,7 +509,12 @@ async def test_only_attempts_whose_lease_is_over_are_taken(connection: AsyncConn
     living = await begin(connection, alive["id"], lease_s=60)
     assert await images.take_expired(connection, lease_s=60, limit=10) == [
         images.ExpiredAttempt(
-            dead["id"], store="fast", attempt=attempt, project_id=OWNER, released=False
+            dead["id"],
+            store="fast",
+            attempt=attempt,
+            key=dead["id"],
+            project_id=OWNER,
+            released=False,
         )
     ]
     assert await images.take_expired(connection, lease_s=60, limit=10) == []

@@ -48,7 +48,7 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
                 return
             (dead,) = expired
             try:
-                attempt = Attempt(key=dead.image_id, token=dead.attempt)
+                attempt = Attempt(key=dead.key, token=dead.attempt)
                 store = in_account(stores[dead.store], dead.project_id)
                 await remove(db, store, attempt, published=not dead.released)
             except (StoreError, KeyError) as failure:

@@ -3,9 +3,8 @@
 A change of state is one conditional statement: its WHERE says what must be true, and None or
 False says that it was not. Lists are in `image_list.py`, members in `members.py`.
 
-Rows are locked in one order, so that no two of these functions can wait for each other: a
-location, then its image. `mark_deleted` begins with the image and goes on to locations that have
-landed, which no other function locks.
+Rows are locked in one order, so that no two of these functions can wait for each other: an attempt
+(a location that is pending or being discarded), then its image, then locations that have landed.
 """
 
 import re
@@ -86,15 +85,17 @@ class ImageRow(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class ExpiredAttempt:
-    """An upload whose process is gone; what it left in `store` is under the token `attempt`.
+    """An attempt whose process is gone; what it left in `store` is under the token `attempt`.
 
-    It was one of a user of the project, None if that is not known. `released` if nothing of it
-    was published and its image was queued again: the key may be another attempt's by now.
+    `key` names its object. It was one of a user of the project, None if that is not known.
+    `released` if nothing of it was published and its image was queued again: the key may be
+    another attempt's by now.
     """
 
     image_id: str
     store: str
     attempt: str
+    key: str
     project_id: str | None
     released: bool
 
@@ -120,6 +121,11 @@ _LEASE_END: Final = _NOW + sa.bindparam("lease_s", type_=sa.Double) * sa.literal
 )
 
 _is_living: Final = images.c.deleted_at.is_(None)
+
+# What the object of an attempt is named in its store.
+ATTEMPT_KEY: Final = sa.func.coalesce(
+    image_locations.c.key, sa.cast(image_locations.c.image_id, sa.Text)
+).label("key")
 
 
 def word(value: str) -> sa.ColumnElement[str]:
@@ -290,7 +296,10 @@ _MARK_DELETED: Final = (
 _LOCATION_ROW: Final = tuple(image_locations.c[field] for field in _LOCATION_FIELDS)
 _RELEASE: Final = (
     sa.update(image_locations)
-    .where(image_locations.c.image_id == _ID, image_locations.c.status == word("active"))
+    .where(
+        image_locations.c.image_id == _ID,
+        image_locations.c.status.in_((word("active"), word("staged"))),
+    )
     .values(status="deleted")
     .returning(*_LOCATION_ROW)
     .add_cte(sa.delete(image_members).where(image_members.c.image_id == _ID).cte("withdrawn"))
@@ -300,9 +309,10 @@ _RELEASE: Final = (
 async def mark_deleted(connection: AsyncConnection, image_id: str) -> ImageRow | None:
     """Delete an image, its members too; the row as it is then, None if it was deleted before.
 
-    Its `locations` are those whose bytes are to go, after the commit; `locations_to_remove` lists
-    them again at any time. Whether the image is protected is for the caller to look at. An upload
-    that is under way finds out when it finishes, and is then discarded.
+    Its `locations` are those whose bytes are to go, staged ones too, after the commit;
+    `locations_to_remove` lists them again at any time. Whether the image is protected is for the
+    caller to look at. An upload or an import that is under way finds out when it goes on, and is
+    then discarded.
 
     Two statements: the second must see the location that an upload committed while the first
     waited for the image.
@@ -348,7 +358,19 @@ async def forget_location(connection: AsyncConnection, location_id: int) -> None
 def _start_upload() -> sa.Select[Any]:
     started = (
         sa.update(images)
-        .where(images.c.id == _ID, _is_living, images.c.status == word("queued"))
+        .where(
+            images.c.id == _ID,
+            _is_living,
+            images.c.status == word("queued"),
+            # What an import has left in the store, and is being removed, has the same key.
+            ~sa.exists().where(
+                image_locations.c.image_id == images.c.id,
+                image_locations.c.store == sa.bindparam("the_store", type_=sa.Text),
+                image_locations.c.status.in_((word("pending"), word("discarding"))),
+                image_locations.c.key.is_(None),
+                sa.not_(image_locations.c.released),
+            ),
+        )
         .values(status="saving", updated_at=_NOW)
         .returning(images)
         .cte("started")
@@ -385,8 +407,9 @@ async def start_upload(
 ) -> ImageRow | None:
     """Move a queued image to `saving` for this attempt; None if it was not queued any more.
 
-    `attempt` is a UUID that no other try uses, `lease_s` the seconds for which the attempt is
-    safe from the reaper, `project_id` whose user uploads. Of two uploads at a time one sees None.
+    None also while what a failed import has left in this store is being removed. `attempt` is a
+    UUID that no other try uses, `lease_s` the seconds for which the attempt is safe from the
+    reaper, `project_id` whose user uploads. Of two uploads at a time one sees None.
     """
     return _row(
         await connection.execute(
@@ -557,10 +580,14 @@ def _release_attempt() -> sa.Select[Any]:
 
 
 def _queued_again(of: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> sa.CTE:
+    """Queue the image of an attempt at uploading or staging its bytes."""
     return (
         sa.update(images)
         .where(
-            images.c.id == of.c.image_id, _is_living, images.c.status == word("saving"), *conditions
+            images.c.id == of.c.image_id,
+            _is_living,
+            images.c.status.in_((word("saving"), word("uploading"))),
+            *conditions,
         )
         .values(status="queued", size=None, virtual_size=None, updated_at=_NOW)
         .cte("queued")
@@ -601,6 +628,7 @@ def _take_expired() -> sa.Update:
             image_locations.c.image_id,
             image_locations.c.store,
             image_locations.c.attempt,
+            ATTEMPT_KEY,
             image_locations.c.project_id,
             image_locations.c.released,
         )
@@ -629,11 +657,14 @@ def _drop_attempt() -> sa.Select[Any]:
             image_locations.c.attempt == _ATTEMPT,
             image_locations.c.status == word("discarding"),
         )
-        .returning(image_locations.c.image_id, image_locations.c.released)
+        .returning(
+            image_locations.c.image_id, image_locations.c.released, image_locations.c.import_task
+        )
         .cte("dropped")
     )
-    # A released attempt's image was queued then, and may be saving another's bytes now.
-    queued = _queued_again(dropped, sa.not_(dropped.c.released))
+    # A released attempt's image was queued then, and may be saving another's bytes now; so may
+    # that of an import, which says itself what becomes of its image.
+    queued = _queued_again(dropped, sa.not_(dropped.c.released), dropped.c.import_task.is_(None))
     return sa.select(dropped.c.image_id).add_cte(queued)
 
 
@@ -643,7 +674,8 @@ _DROP_ATTEMPT: Final = _drop_attempt()
 async def drop_attempt(connection: AsyncConnection, attempt: str) -> bool:
     """Forget an attempt that was taken and whose bytes are removed; its image is queued again.
 
-    A deleted image stays deleted. False if the attempt was dropped before.
+    A deleted image stays deleted, and an import's is left as it is. False if the attempt was
+    dropped before.
     """
     dropped = await connection.execute(_DROP_ATTEMPT, {"the_attempt": attempt})
     return dropped.one_or_none() is not None

@@ -157,6 +157,8 @@ image_members = Table(
 #   staged      the bytes are there and wait to be imported
 #   active      the bytes are there and are the image's
 #   deleted     the bytes are to go
+# What an import that is not over has put there keeps its attempt: if the import fails, its own
+# object is removed, and never one that somebody has put under the same key since.
 image_locations = Table(
     "image_locations",
     metadata,
@@ -186,7 +188,8 @@ image_locations = Table(
     CheckConstraint(
         "CASE WHEN status IN ('pending', 'discarding')"
         " THEN attempt IS NOT NULL AND lease_until IS NOT NULL"
-        " ELSE url IS NOT NULL AND attempt IS NULL AND lease_until IS NULL END",
+        " ELSE url IS NOT NULL AND lease_until IS NULL"
+        " AND (attempt IS NULL OR import_task IS NOT NULL) END",
         name="held_or_landed",
     ),
     # Two attempts at one object in one store: what one discards could be the other's.

@@ -1,0 +1,560 @@
+"""Staged data and imports: what holds an image meanwhile, and what becomes of it in the end.
+
+An import holds its image by its task, in `images.import_task`: every function here that is given a
+`task_id` changes nothing once another task, or none, holds the image, or it is deleted. Calls go
+into transactions that also say whose turn it is (`jobs.fenced`), and rows are locked in the order
+of `db/images.py`.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as insert_into
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from diptych_images.db import images
+from diptych_images.db.images import (
+    ATTEMPT_KEY,
+    ImageRow,
+    Status,
+    active_locations,
+    is_uuid,
+    word,
+)
+from diptych_images.db.tables import image_locations
+from diptych_images.db.tables import images as images_table
+
+# What clients poll. Lists of stores are in alphabetical order, separated by commas, and stay as
+# empty strings. Source: Glance 33.0, async_/flows/api_image_import.py `merge_store_list`.
+IMPORTING: Final = "os_glance_importing_to_stores"
+FAILED: Final = "os_glance_failed_import"
+MESSAGE: Final = "os_glance_import_message"
+
+
+class Disagrees(Exception):
+    """Bytes that differ from those that the image has in another store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Bytes that wait to be imported. `about` is what was found out about them on their way in."""
+
+    store: str
+    url: str
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An image that an import holds: what it has so far.
+
+    `landed` are the stores into which this import has put the bytes, in an earlier run perhaps.
+    """
+
+    image: ImageRow
+    staged: Staged | None
+    landed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """An attempt that an import leaves behind; in `store`, for a user of the project."""
+
+    store: str
+    attempt: str
+    key: str
+    project_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """What the bytes of an image are: their number, digests as columns have them, None unknown."""
+
+    size: int
+    virtual_size: int | None
+    checksum: str | None
+    os_hash_algo: str | None
+    os_hash_value: str | None
+
+
+def staged_key(image_id: str, token: str) -> str:
+    """What the staged object of an attempt is named: never as another try's, nor as the image."""
+    return f"{image_id}-{token}"
+
+
+_ID: Final = sa.bindparam("the_image", type_=sa.Uuid(as_uuid=False))
+_TASK: Final = sa.bindparam("the_task", type_=sa.Uuid(as_uuid=False))
+_NOW: Final = sa.func.statement_timestamp()
+_SECOND: Final = sa.literal_column("interval '1 second'", sa.Interval)
+_LEASE_END: Final = _NOW + sa.bindparam("lease_s", type_=sa.Double) * _SECOND
+
+_rows: Final = image_locations.c
+_WHOLE: Final = (
+    images_table,
+    active_locations(images_table).label("locations"),
+    sa.null().label("member_status"),
+)
+_LOCKED: Final = (
+    sa.select(*_WHOLE)
+    .where(images_table.c.id == _ID, images_table.c.deleted_at.is_(None))
+    .with_for_update(of=images_table)
+)
+_LOCKED_BY_TASK: Final = _LOCKED.where(images_table.c.import_task == _TASK)
+
+
+async def _locked(connection: AsyncConnection, image_id: str) -> ImageRow | None:
+    if not is_uuid(image_id):
+        return None
+    found = (await connection.execute(_LOCKED, {"the_image": image_id})).mappings().one_or_none()
+    return None if found is None else cast(ImageRow, dict(found))
+
+
+async def _held(connection: AsyncConnection, image_id: str, task_id: str) -> ImageRow | None:
+    """The image if this task holds it, locked until the end of the transaction."""
+    found = await connection.execute(_LOCKED_BY_TASK, {"the_image": image_id, "the_task": task_id})
+    row = found.mappings().one_or_none()
+    return None if row is None else cast(ImageRow, dict(row))
+
+
+# Staging.
+
+_BEGIN: Final = sa.insert(image_locations).values(
+    image_id=sa.bindparam("the_image", type_=sa.Uuid(as_uuid=False)),
+    status="pending",
+    lease_until=_LEASE_END,
+)
+
+
+async def start_stage(
+    connection: AsyncConnection,
+    image_id: str,
+    *,
+    store: str,
+    attempt: str,
+    lease_s: float,
+    project_id: str | None,
+) -> ImageRow | None:
+    """Move a queued image to `uploading` for this attempt; None if it was not queued any more.
+
+    The attempt's key is `staged_key`. As `images.start_upload` in all else.
+    """
+    row = await _locked(connection, image_id)
+    if row is None or row["status"] != "queued":
+        return None
+    await connection.execute(
+        _BEGIN.values(
+            store=store,
+            attempt=attempt,
+            key=staged_key(row["id"], attempt),
+            project_id=project_id,
+        ),
+        {"the_image": row["id"], "lease_s": lease_s},
+    )
+    return await images.update(connection, row["id"], {"status": "uploading"})
+
+
+_LAND: Final = (
+    sa.update(image_locations)
+    .where(
+        _rows.attempt == sa.bindparam("the_attempt", type_=sa.Uuid(as_uuid=False)),
+        _rows.image_id == _ID,
+        _rows.status == word("pending"),
+    )
+    .returning(_rows.id, _rows.store)
+)
+
+
+async def finish_stage(
+    connection: AsyncConnection,
+    image_id: str,
+    *,
+    attempt: str,
+    url: str,
+    size: int,
+    staged: Mapping[str, object],
+) -> ImageRow | None:
+    """Keep what was staged at `url` until it is imported; the image stays `uploading`.
+
+    `staged` has the size, digests and findings. None if the image is deleted or the attempt is
+    the reaper's by now: then the caller's transaction must change nothing.
+    """
+    landed = await connection.execute(
+        _LAND.values(status="staged", url=url, staged=dict(staged), attempt=None, lease_until=None),
+        {"the_image": image_id, "the_attempt": attempt},
+    )
+    if landed.one_or_none() is None:
+        return None
+    row = await _locked(connection, image_id)
+    if row is None or row["status"] != "uploading":
+        return None
+    return await images.update(connection, row["id"], {"size": size})
+
+
+# Imports.
+
+_STAGED: Final = sa.select(_rows.store, _rows.url, _rows.staged).where(
+    _rows.image_id == _ID, _rows.status == word("staged")
+)
+
+
+async def start(
+    connection: AsyncConnection,
+    image_id: str,
+    *,
+    task_id: str,
+    expected: Collection[Status],
+    importing: bool,
+    stores: Collection[str],
+) -> ImageRow | None:
+    """Have the task hold the image, in `importing` if told so; None if it cannot.
+
+    That is: the image has none of the `expected` statuses (`uploading` counts once all is staged),
+    or another import holds it. `stores` are what clients are told that it is imported to, none
+    where there is but one.
+    """
+    row = await _locked(connection, image_id)
+    if row is None or row["import_task"] is not None or row["status"] not in expected:
+        return None
+    if row["status"] == "uploading":
+        staged = await connection.execute(_STAGED, {"the_image": row["id"]})
+        if staged.first() is None:
+            return None
+    properties = {
+        **row["properties"],
+        IMPORTING: _merged(row, IMPORTING, add=stores),
+        FAILED: _merged(row, FAILED, remove=stores),
+    }
+    properties.pop(MESSAGE, None)
+    changed: dict[str, object] = {"import_task": task_id, "properties": properties}
+    if importing:
+        changed["status"] = "importing"
+    return await images.update(connection, row["id"], changed)
+
+
+_LANDED: Final = sa.select(_rows.store).where(
+    _rows.image_id == _ID, _rows.import_task == _TASK, _rows.status == word("active")
+)
+
+
+async def begin(connection: AsyncConnection, image_id: str, *, task_id: str) -> Begun | None:
+    """What the import has to work with, locked; None if the task does not hold the image."""
+    row = await _held(connection, image_id, task_id)
+    if row is None:
+        return None
+    staged = (await connection.execute(_STAGED, {"the_image": image_id})).one_or_none()
+    landed = await connection.execute(_LANDED, {"the_image": image_id, "the_task": task_id})
+    return Begun(
+        image=row,
+        staged=None if staged is None else Staged(*staged),
+        landed=frozenset(landed.scalars()),
+    )
+
+
+def _start_attempt() -> sa.Select[Any]:
+    held = (
+        sa.select(images_table.c.id)
+        .where(
+            images_table.c.id == _ID,
+            images_table.c.deleted_at.is_(None),
+            images_table.c.import_task == _TASK,
+        )
+        .with_for_update(read=True)
+        .cte("held")
+    )
+    begun = (
+        insert_into(image_locations)
+        .from_select(
+            ["image_id", "store", "status", "attempt", "lease_until", "import_task", "project_id"],
+            sa.select(
+                held.c.id,
+                sa.bindparam("the_store", type_=sa.Text),
+                word("pending"),
+                sa.bindparam("the_attempt", type_=sa.Uuid(as_uuid=False)),
+                _LEASE_END,
+                _TASK,
+                sa.bindparam("the_project", type_=sa.String),
+            ),
+        )
+        .on_conflict_do_nothing(
+            index_elements=[_rows.image_id, _rows.store],
+            index_where=sa.text(
+                "status IN ('pending', 'discarding') AND NOT released AND key IS NULL"
+            ),
+        )
+        .returning(_rows.id)
+        .cte("begun")
+    )
+    columns: list[sa.ColumnElement[Any]] = [
+        sa.exists(sa.select(held.c.id)).label("is_held"),
+        sa.exists(sa.select(begun.c.id)).label("is_begun"),
+    ]
+    return sa.select(*columns)
+
+
+_START_ATTEMPT: Final = _start_attempt()
+
+
+async def start_attempt(
+    connection: AsyncConnection,
+    image_id: str,
+    *,
+    task_id: str,
+    store: str,
+    attempt: str,
+    lease_s: float,
+    project_id: str | None,
+) -> bool | None:
+    """Begin an attempt of this import at a store; its key is the image's id.
+
+    False while another attempt at the same object is there or being removed. None if the task does
+    not hold the image.
+    """
+    found = await connection.execute(
+        _START_ATTEMPT,
+        {
+            "the_image": image_id,
+            "the_task": task_id,
+            "the_store": store,
+            "the_attempt": attempt,
+            "lease_s": lease_s,
+            "the_project": project_id,
+        },
+    )
+    row = found.one()
+    return bool(row.is_begun) if row.is_held else None
+
+
+async def land(
+    connection: AsyncConnection,
+    image_id: str,
+    *,
+    task_id: str,
+    attempt: str,
+    url: str,
+    metadata: Mapping[str, object],
+    found: Bytes,
+    activate: Mapping[str, object] | None,
+) -> ImageRow | None:
+    """Make what the attempt has published a location of the image.
+
+    The first one gives the image its size and digests; raises Disagrees if it has others. With
+    `activate` the image becomes active, and gets these columns. None if the attempt is somebody
+    else's by now or the task does not hold the image: then the caller's transaction must change
+    nothing.
+    """
+    landed = await connection.execute(
+        _LAND.where(_rows.import_task == _TASK).values(
+            status="active", url=url, metadata=dict(metadata), lease_until=None
+        ),
+        {"the_image": image_id, "the_attempt": attempt, "the_task": task_id},
+    )
+    location = landed.one_or_none()
+    row = await _held(connection, image_id, task_id)
+    if location is None or row is None:
+        return None
+    changed: dict[str, object] = {
+        **_completed(row, found),
+        "properties": {
+            **row["properties"],
+            IMPORTING: _merged(row, IMPORTING, remove=[location.store]),
+        },
+    }
+    if activate is not None and row["status"] == "importing":
+        changed |= _activated(changed, activate)
+    return await images.update(connection, image_id, changed)
+
+
+async def store_failed(
+    connection: AsyncConnection, image_id: str, *, task_id: str, store: str
+) -> ImageRow | None:
+    """Note that the import failed in this store and goes on in others; None as for `land`."""
+    row = await _held(connection, image_id, task_id)
+    if row is None:
+        return None
+    properties = {
+        **row["properties"],
+        IMPORTING: _merged(row, IMPORTING, remove=[store]),
+        FAILED: _merged(row, FAILED, add=[store]),
+    }
+    return await images.update(connection, image_id, {"properties": properties})
+
+
+_RELEASE_STAGED: Final = (
+    sa.update(image_locations)
+    .where(_rows.image_id == _ID, _rows.status == word("staged"))
+    .values(status="deleted")
+    .returning(_rows.id)
+)
+_KEEP: Final = (
+    sa.update(image_locations)
+    .where(_rows.image_id == _ID, _rows.import_task == _TASK, _rows.status == word("active"))
+    .values(attempt=None)
+)
+
+
+async def finish(
+    connection: AsyncConnection,
+    image_id: str,
+    *,
+    task_id: str,
+    activate: Mapping[str, object],
+    message: str | None = None,
+) -> tuple[ImageRow, bool] | None:
+    """End an import that has put the bytes into all stores that it could; None as for `land`.
+
+    The image is active, with these columns unless it was before, and nothing holds it. `message`
+    is for its owner. Also says whether there are staged bytes, or others, to be removed by a job.
+    """
+    row = await _held(connection, image_id, task_id)
+    if row is None:
+        return None
+    properties = dict(row["properties"])
+    if message is not None:
+        properties[MESSAGE] = message
+    changed: dict[str, object] = {"import_task": None, "properties": properties}
+    if row["status"] == "importing":
+        changed |= _activated(changed, activate)
+    keys = {"the_image": image_id, "the_task": task_id}
+    await connection.execute(_KEEP, keys)
+    released = await connection.execute(_RELEASE_STAGED, {"the_image": image_id})
+    has_bytes_to_remove = released.first() is not None
+    return await images.update(connection, image_id, changed), has_bytes_to_remove
+
+
+# What an import leaves behind.
+
+
+def _leave(*conditions: sa.ColumnElement[bool]) -> sa.Update:
+    return (
+        sa.update(image_locations)
+        .where(_rows.import_task == _TASK, *conditions)
+        .values(status="discarding", lease_until=_LEASE_END)
+        .returning(_rows.store, _rows.attempt, ATTEMPT_KEY, _rows.project_id)
+    )
+
+
+_LEAVE_ATTEMPTS: Final = _leave(
+    sa.or_(
+        _rows.status == word("pending"),
+        sa.and_(_rows.status == word("discarding"), _rows.lease_until < _NOW),
+    )
+)
+_LEAVE_LANDED: Final = _leave(
+    _rows.image_id == _ID, _rows.status == word("active"), _rows.attempt.is_not(None)
+)
+_IS_BUSY: Final = sa.select(sa.func.count()).where(
+    _rows.import_task == _TASK, _rows.status == word("discarding")
+)
+
+
+async def leave_attempts(
+    connection: AsyncConnection, *, task_id: str, lease_s: float
+) -> list[Left]:
+    """Take the attempts of earlier runs of this import, to discard them within `lease_s` seconds.
+
+    Those that another process discards at the moment are not among them. For each, remove the
+    bytes, published or not, and call `images.drop_attempt`; the reaper does it if nobody has until
+    the end of the lease.
+    """
+    left = await connection.execute(_LEAVE_ATTEMPTS, {"the_task": task_id, "lease_s": lease_s})
+    return [Left(*row) for row in left]
+
+
+async def has_attempts_being_discarded(connection: AsyncConnection, *, task_id: str) -> bool:
+    """Whether anybody is still about to discard attempts of this import."""
+    return (await connection.execute(_IS_BUSY, {"the_task": task_id})).scalar_one() > 0
+
+
+async def leave_landed(
+    connection: AsyncConnection, image_id: str, *, task_id: str, lease_s: float
+) -> list[Left]:
+    """Take back what this import has put into stores, to remove it as in `leave_attempts`.
+
+    Nothing if the task does not hold the image; the bytes of a deleted one are removed by the job
+    for that.
+    """
+    if await _held(connection, image_id, task_id) is None:
+        return []
+    left = await connection.execute(
+        _LEAVE_LANDED, {"the_image": image_id, "the_task": task_id, "lease_s": lease_s}
+    )
+    return [Left(*row) for row in left]
+
+
+async def give_up(
+    connection: AsyncConnection, image_id: str, *, task_id: str, message: str
+) -> tuple[ImageRow, bool] | None:
+    """End an import that failed; None if the task does not hold the image.
+
+    After `leave_landed`. The image is queued again, or active as it was before a copy; clients see
+    the stores that were not reached as failed, and its owner `message`. Also says whether there
+    are bytes to be removed by a job.
+    """
+    row = await _held(connection, image_id, task_id)
+    if row is None:
+        return None
+    unreached = _names(row, IMPORTING)
+    changed: dict[str, object] = {
+        "import_task": None,
+        "properties": {
+            **row["properties"],
+            IMPORTING: "",
+            FAILED: _merged(row, FAILED, add=unreached),
+            MESSAGE: message,
+        },
+    }
+    has_bytes_to_remove = False
+    if row["status"] == "importing":
+        changed |= {
+            "status": "queued",
+            "size": None,
+            "virtual_size": None,
+            "checksum": None,
+            "os_hash_algo": None,
+            "os_hash_value": None,
+        }
+        released = await connection.execute(_RELEASE_STAGED, {"the_image": image_id})
+        has_bytes_to_remove = released.first() is not None
+    return await images.update(connection, image_id, changed), has_bytes_to_remove
+
+
+def _completed(row: ImageRow, found: Bytes) -> dict[str, object]:
+    """The columns that `found` gives to the image; raises Disagrees if they have other values."""
+    changed: dict[str, object] = {}
+    columns: tuple[tuple[str, object, object], ...] = (
+        ("size", row["size"], found.size),
+        ("checksum", row["checksum"], found.checksum),
+    )
+    if row["os_hash_algo"] in (None, found.os_hash_algo):
+        columns += (
+            ("os_hash_algo", row["os_hash_algo"], found.os_hash_algo),
+            ("os_hash_value", row["os_hash_value"], found.os_hash_value),
+        )
+    for column, has, is_found in columns:
+        if has is None:
+            changed[column] = is_found
+        elif is_found is not None and has != is_found:
+            raise Disagrees(f"the image has {column} {has}, these bytes {is_found}")
+    if row["virtual_size"] is None:
+        changed["virtual_size"] = found.virtual_size
+    return changed
+
+
+def _activated(changed: Mapping[str, object], activate: Mapping[str, object]) -> dict[str, object]:
+    properties = {
+        **cast("dict[str, object]", changed["properties"]),
+        **cast("dict[str, object]", activate.get("properties", {})),
+    }
+    return {**activate, "status": "active", "properties": properties}
+
+
+def _names(row: ImageRow, key: str) -> set[str]:
+    return {name for name in (row["properties"].get(key) or "").split(",") if name}
+
+
+def _merged(
+    row: ImageRow, key: str, *, add: Collection[str] = (), remove: Collection[str] = ()
+) -> str:
+    return ",".join(sorted((_names(row, key) | {*add}) - {*remove}))
