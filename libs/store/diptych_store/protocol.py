@@ -86,8 +86,9 @@ class Store(Protocol):
         """Write all blocks into the attempt's own place, durably; return the number of bytes.
 
         `size` is the expected number of bytes where it is known; a store may use it to choose
-        how to write and must not trust it. A block is valid until the next one is asked for. On
-        any error, cancellation included, nothing of the attempt remains.
+        how to write and must not trust it. A block is valid until the next one is asked for, and
+        not to be changed: other stores may be taking it too. On any error, cancellation included,
+        nothing of the attempt remains.
         Raises Full, WriteDenied, Unreachable, and whatever `blocks` raises.
         """
         ...
