@@ -10,8 +10,8 @@ from dev.places import STATE, DevError
 def forget() -> None:
     """Remove all that `make run` keeps, and its configuration; DevError while it runs."""
     with run.only_one():
-        kept = [STATE / name for name in ("keystone", "images", "artifacts")]
-        kept += [run.RUN, postgres.elsewhere()]
+        kept = [STATE / name for name in ("keystone", "images", "images-cheap", "artifacts")]
+        kept += [run.RUN, run.SECRET_KEY, postgres.elsewhere()]
         kept += STATE.glob("postgres*")
         for path in kept:
             if path.is_dir():

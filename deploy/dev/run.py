@@ -3,7 +3,9 @@
 Everything they keep is in `.dev` and is there again at the next start.
 """
 
+import base64
 import fcntl
+import secrets
 import shlex
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from dev.places import STATE, VENV, DevError
 from dev.ports import LOOPBACK, Port
 
 RUN = STATE / "run"
+SECRET_KEY = STATE / "images-secret-key"
 _START_WITHIN_S = 60
 _FOR_A_DEVELOPER = {"log_line_prefix": "%m [%p] %d ", "jit": "off"}
 # cloud: (user, project); the first is the one that openrc speaks for.
@@ -163,18 +166,30 @@ def _configure(
         "paste_deploy": {"flavor": "keystone"},
         "metrics": {"bind_port": wanted[f"{name}_metrics"].number},
     }
-    store = STATE / name
-    store.mkdir(mode=0o700, exist_ok=True)
-    sections["DEFAULT"]["enabled_backends"] = "fast:file"
+    # A second one of images, so that there is something to import into two and to copy between.
+    folders = {"fast": STATE / name} | (
+        {"cheap": STATE / "images-cheap"} if name == "images" else {}
+    )
+    for store, folder in folders.items():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        sections[store] = {"filesystem_store_datadir": folder}
+    sections["DEFAULT"]["enabled_backends"] = ", ".join(f"{store}:file" for store in folders)
     sections["glance_store"] = {"default_backend": "fast"}
-    sections["fast"] = {"filesystem_store_datadir": store}
     if name == "images":
         sections["database"] = {"connection": database.url("diptych_images")}
+        sections["jobs"] = {"secret_keys": _secret_key()}
     text = "\n".join(
         f"[{section}]\n" + "".join(f"{option} = {value}\n" for option, value in options.items())
         for section, options in sections.items()
     )
     return _write(RUN / f"{name}.conf", "# Written anew by each `make run`.\n\n" + text)
+
+
+def _secret_key() -> str:
+    """A key of this checkout's own: what one run sealed, the next one opens."""
+    if not SECRET_KEY.exists():
+        _write(SECRET_KEY, base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    return SECRET_KEY.read_text()
 
 
 def _upgrade(program: str, configuration: Path) -> None:
@@ -275,6 +290,8 @@ In another terminal:
       --disk-format qcow2 --container-format bare demo
   openstack --os-cloud diptych image list
   openstack --os-cloud diptych image save --file copy.qcow2 demo
+  openstack --os-cloud diptych image create --import --file disk.qcow2 \\
+      --disk-format qcow2 --container-format bare imported
 
 Clouds: {", ".join(f"{cloud} (project {project})" for cloud, (_, project) in CLOUDS.items())}.
 For `glance`, which reads no clouds.yaml:  . {shlex.quote(str(RUN / "openrc"))}

@@ -1,4 +1,4 @@
-"""The commands that both services have: `api`, `db …`, `config …`, `policy …`, `stores …`.
+"""The commands that services have: `api`, `db …`, `config …`, `policy …`, `stores …`, `jobs …`.
 
 Each service's `cli.py` makes them with its own settings, application, migrations and rules, and
 adds what only it has. Exit codes: 0 all is well, 1 it is not, 2 the call or the settings are
@@ -10,7 +10,7 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,21 @@ from typing import Annotated, Any, Generic, NoReturn, Protocol, TypeVar
 
 import orjson
 import typer
+from sqlalchemy import Table
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 from starlette.types import ASGIApp
 
-from diptych_common import logs, migrations, policy_report, server, settings_report
+from diptych_common import (
+    jobs,
+    jobs_report,
+    logs,
+    migrations,
+    policy_report,
+    sealing,
+    server,
+    settings_report,
+)
+from diptych_common.database import Connection, Database
 from diptych_common.errors import ApiError
 from diptych_common.identity import Identity
 from diptych_common.migrations import MigrationRefused
@@ -40,6 +52,7 @@ ConfigDirs = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 S = TypeVar("S", bound=ServiceSettings)
+T = TypeVar("T")
 
 
 def _as_it_is(loaded: Loaded[Any]) -> Loaded[Any]:
@@ -89,6 +102,18 @@ class StoreReports(Generic[S]):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class BackgroundJobs:
+    """What the `jobs` commands ask.
+
+    `can_retry` are the kinds whose jobs may be run again after they failed or were cancelled: those
+    that leave what they did. What is undone at the end of a job does not come back with it.
+    """
+
+    table: Table
+    can_retry: Collection[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Service(Generic[S]):
     """What the commands need to know of a service.
 
@@ -97,7 +122,7 @@ class Service(Generic[S]):
     the package of the revisions, None for a service without tables. `refusals` are the exceptions
     by which `create_app` says that the settings cannot be used. `with_leftovers` adds the options
     without effect in the sections that other parts read (stores); `stores` is None for a service
-    without stores.
+    without stores, `jobs` for one without background jobs.
     """
 
     name: str
@@ -109,6 +134,7 @@ class Service(Generic[S]):
     refusals: tuple[type[Exception], ...] = ()
     with_leftovers: Callable[[Loaded[S]], Loaded[S]] = _as_it_is
     stores: StoreReports[S] | None = None
+    jobs: BackgroundJobs | None = None
 
     def settings(self, files: list[Path] | None, folders: list[Path] | None) -> Loaded[S]:
         """Read the settings, or end with a message and exit code 2."""
@@ -143,10 +169,7 @@ def commands(service: Service[S]) -> typer.Typer:
     """The command line of a service; more commands can be added to it."""
     app = typer.Typer(name=service.name, no_args_is_help=True, add_completion=False)
 
-    @app.command()
-    def api(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
-        """Serve the API until SIGTERM or Ctrl-C."""
-        loaded = service.settings(config_file, config_dir)
+    def serve(loaded: Loaded[S]) -> None:
         default, metrics = loaded.settings.default, loaded.settings.metrics
         with service.explained():
             # Made once here, so that what is wrong is told once, in words, before any worker.
@@ -165,6 +188,33 @@ def commands(service: Service[S]) -> typer.Typer:
                 setup=partial(service.configure_logs, loaded),
             )
 
+    if service.jobs is None:
+
+        @app.command()
+        def api(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+            """Serve the API until SIGTERM or Ctrl-C."""
+            serve(service.settings(config_file, config_dir))
+
+    else:
+
+        @app.command("api")
+        def api_with_jobs(
+            with_worker: Annotated[
+                bool | None,
+                typer.Option(
+                    "--with-worker/--without-worker",
+                    help="Run jobs in these processes too; else as [jobs] with_worker says.",
+                ),
+            ] = None,
+            config_file: ConfigFiles = None,
+            config_dir: ConfigDirs = None,
+        ) -> None:
+            """Serve the API until SIGTERM or Ctrl-C."""
+            loaded = service.settings(config_file, config_dir)
+            serve(loaded if with_worker is None else _with_worker(loaded, with_worker))
+
+        app.add_typer(_jobs(service, service.jobs), name="jobs", help="What runs in background.")
+
     if service.migrations is not None:
         app.add_typer(_db(service, service.migrations), name="db", help="The database's schema.")
     app.add_typer(_config(service), name="config", help="What the service is told.")
@@ -173,6 +223,11 @@ def commands(service: Service[S]) -> typer.Typer:
     if service.stores is not None:
         app.add_typer(_stores(service, service.stores), name="stores", help="Where the bytes are.")
     return app
+
+
+def _with_worker(loaded: Loaded[S], with_worker: bool) -> Loaded[S]:
+    own = loaded.settings.jobs.model_copy(update={"with_worker": with_worker})
+    return dataclasses.replace(loaded, settings=loaded.settings.model_copy(update={"jobs": own}))
 
 
 def _db(service: Service[S], package: str) -> typer.Typer:
@@ -372,6 +427,149 @@ def _adopt(
         loaded = service.settings(config_file, config_dir)
         with service.explained():
             typer.echo(asyncio.run(adopt_store(loaded, name)))
+
+
+def _jobs(service: Service[S], background: BackgroundJobs) -> typer.Typer:
+    app = typer.Typer(no_args_is_help=True)
+    table = background.table
+
+    def ask(
+        files: list[Path] | None,
+        folders: list[Path] | None,
+        question: Callable[[Connection], Awaitable[T]],
+    ) -> T:
+        """What the database answers, in a transaction of its own."""
+        loaded = service.settings(files, folders)
+
+        async def asked() -> T:
+            name = f"{service.name}-jobs"
+            async with (
+                Database(loaded.settings.database, application_name=name) as db,
+                db.write() as connection,
+            ):
+                return await question(connection)
+
+        with service.explained():
+            try:
+                return asyncio.run(asked())
+            except ProgrammingError as error:
+                raise MigrationRefused(
+                    "The database does not have this release's table of jobs; run: db upgrade"
+                ) from error
+
+    def refuse(reason: str) -> NoReturn:
+        typer.echo(f"{service.name}: {reason}", err=True)
+        raise typer.Exit(1)
+
+    @app.command("list")
+    def list_(
+        everything: Annotated[
+            bool, typer.Option("--all", help="Also those that have ended.")
+        ] = False,
+        state: Annotated[
+            list[jobs.State] | None, typer.Option(help="Only those in this state; may be repeated.")
+        ] = None,
+        kind: Annotated[str | None, typer.Option(help="Only those of this kind.")] = None,
+        limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 100,
+        config_file: ConfigFiles = None,
+        config_dir: ConfigDirs = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Print the jobs that have not ended: what waits, what runs, how far it is."""
+        unfinished = (jobs.State.WAITING, jobs.State.RUNNING)
+        states = state or (tuple(jobs.State) if everything else unfinished)
+        # One more, to tell that there are more.
+        rows = ask(
+            config_file,
+            config_dir,
+            lambda connection: jobs.listed(
+                connection, table, states=states, kind=kind, limit=limit + 1
+            ),
+        )
+        if as_json:
+            typer.echo(orjson.dumps([jobs_report.document(row) for row in rows[:limit]]))
+            return
+        for line in jobs_report.table(rows[:limit]) if rows else ["No jobs."]:
+            typer.echo(line)
+        if len(rows) > limit:
+            typer.echo(f"There are more than these {limit}: see --limit, --state and --kind.")
+
+    @app.command()
+    def show(
+        job_id: Annotated[int, typer.Argument(metavar="ID", help="The job.")],
+        config_file: ConfigFiles = None,
+        config_dir: ConfigDirs = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Print all that is known of a job, save for a user's token that it may hold."""
+        row = ask(config_file, config_dir, lambda connection: jobs.find(connection, table, job_id))
+        if row is None:
+            refuse(f"There is no job {job_id}.")
+        if as_json:
+            typer.echo(orjson.dumps(jobs_report.document(row)))
+        else:
+            for line in jobs_report.details(row):
+                typer.echo(line)
+
+    @app.command()
+    def cancel(
+        job_id: Annotated[int, typer.Argument(metavar="ID", help="The job.")],
+        config_file: ConfigFiles = None,
+        config_dir: ConfigDirs = None,
+    ) -> None:
+        """Have a job stopped and, where its kind can be undone, what it did undone."""
+
+        async def cancelled(connection: Connection) -> str | None:
+            if await jobs.cancel_one(connection, table, job_id):
+                return None
+            row = await jobs.find(connection, table, job_id)
+            if row is None:
+                return f"There is no job {job_id}."
+            if row["period"] is not None:
+                return f"Job {job_id} ({row['kind']}) recurs: it cannot be cancelled."
+            return f"Job {job_id} ({row['kind']}) has ended: {row['state']}."
+
+        refusal = ask(config_file, config_dir, cancelled)
+        if refusal is not None:
+            refuse(refusal)
+        typer.echo(f"Job {job_id} is to be cancelled: a worker does that within seconds.")
+
+    @app.command()
+    def retry(
+        job_id: Annotated[int, typer.Argument(metavar="ID", help="The job.")],
+        config_file: ConfigFiles = None,
+        config_dir: ConfigDirs = None,
+    ) -> None:
+        """Run a failed or cancelled job again, or a waiting one at once."""
+
+        async def retried(connection: Connection) -> str | None:
+            if await jobs.retry(connection, table, job_id, kinds=background.can_retry):
+                return None
+            row = await jobs.find(connection, table, job_id)
+            if row is None:
+                return f"There is no job {job_id}."
+            called = f"Job {job_id} ({row['kind']})"
+            if row["state"] in ("running", "succeeded"):
+                return f"{called} needs no other try: {row['state']}."
+            return (
+                f"{called} has ended ({row['state']}), and what it did was undone: ask the service"
+                " anew for what it was to do."
+            )
+
+        try:
+            refusal = ask(config_file, config_dir, retried)
+        except IntegrityError:
+            refusal = f"An equal job was enqueued since job {job_id} ended: see jobs list."
+        if refusal is not None:
+            refuse(refusal)
+        typer.echo(f"Job {job_id} is due now.")
+
+    @app.command()
+    def key() -> None:
+        """Print a new key for [jobs] secret_keys."""
+        typer.echo(sealing.new_key())
+
+    return app
 
 
 def _say_nothing(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:

@@ -13,7 +13,8 @@ here are one statement each; the loop that calls them is in `diptych_common.work
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from typing import Any, Final, Literal
+from enum import StrEnum
+from typing import Any, Final, Literal, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -29,7 +30,6 @@ from sqlalchemy import (
     Interval,
     LargeBinary,
     MetaData,
-    RowMapping,
     Select,
     SmallInteger,
     Table,
@@ -62,6 +62,17 @@ ERROR_LENGTH: Final = 2000
 CANCELLED: Final = "cancelled:"
 """What a notification begins with that tells of a cancelled job; others are the kind of a new one.
 """
+
+
+class State(StrEnum):
+    """The states of a job; the first two are those of one that has not ended."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
 
 Why = Literal["refused", "failed", "died", "cancelled"]
 
@@ -488,16 +499,19 @@ async def give_back(connection: AsyncConnection, jobs: Table, held: Collection[J
     )
 
 
-async def retry(connection: AsyncConnection, jobs: Table, job_id: int) -> bool:
-    """Run a failed or cancelled job again from its start, or a waiting one without its pause.
+async def retry(
+    connection: AsyncConnection, jobs: Table, job_id: int, *, kinds: Collection[str]
+) -> bool:
+    """Run a failed or cancelled job of `kinds` again, or a waiting one of any kind without a pause.
 
     False, and nothing is changed, if it is neither. Raises IntegrityError if an equal job has been
     enqueued since it ended.
     """
     is_over = jobs.c.state != "waiting"
+    can_run_again = and_(jobs.c.state.in_(("failed", "cancelled")), jobs.c.kind.in_(kinds))
     found = await connection.execute(
         update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.state.in_(("waiting", "failed", "cancelled")))
+        .where(jobs.c.id == job_id, or_(jobs.c.state == "waiting", can_run_again))
         .values(
             state="waiting",
             run_after=NOW,
@@ -511,25 +525,26 @@ async def retry(connection: AsyncConnection, jobs: Table, job_id: int) -> bool:
     return found.first() is not None
 
 
-async def find(connection: AsyncConnection, jobs: Table, job_id: int) -> RowMapping | None:
-    """The columns of a job, save for `secret`; None: there is no such job."""
+async def find(connection: AsyncConnection, jobs: Table, job_id: int) -> Mapping[str, Any] | None:
+    """The columns of a job, with `has_secret` for `secret`; None: there is no such job."""
     found = await connection.execute(_shown(jobs).where(jobs.c.id == job_id))
-    return found.mappings().first()
+    return cast("Mapping[str, Any] | None", found.mappings().first())
 
 
 async def listed(
     connection: AsyncConnection,
     jobs: Table,
     *,
-    states: Collection[str],
+    states: Collection[State],
     kind: str | None,
     limit: int,
-) -> Sequence[RowMapping]:
-    """The columns of up to `limit` jobs in these states, the newest first; of all kinds if None."""
+) -> Sequence[Mapping[str, Any]]:
+    """As `find`, up to `limit` jobs in these states, the newest first; of all kinds if None."""
     statement = _shown(jobs).where(jobs.c.state.in_(states)).order_by(jobs.c.id.desc())
     if kind is not None:
         statement = statement.where(jobs.c.kind == kind)
-    return (await connection.execute(statement.limit(limit))).mappings().all()
+    found = await connection.execute(statement.limit(limit))
+    return cast("Sequence[Mapping[str, Any]]", found.mappings().all())
 
 
 async def purge(connection: AsyncConnection, jobs: Table, *, older_than: timedelta) -> int:
@@ -562,7 +577,10 @@ def _is_ending(jobs: Table) -> ColumnElement[bool]:
 
 
 def _shown(jobs: Table) -> Select[Any]:
-    return select(*(column for column in jobs.c if column is not jobs.c.secret))
+    return select(
+        *(column for column in jobs.c if column is not jobs.c.secret),
+        jobs.c.secret.is_not(None).label("has_secret"),
+    )
 
 
 def _released() -> dict[str, Any]:

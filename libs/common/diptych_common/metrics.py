@@ -32,8 +32,10 @@ class Metrics:
     one, so that a scanner makes no new series) and class of status (`2xx`; `broken` when the
     answer was not sent whole). `store_bytes` are bytes that a store took in or gave out,
     `store_calls` the calls to its backend, observed by `store_called`;
-    `transfers` the blobs on their way now. `token_lookups` has the outcomes of
-    `keystone.Keystone.on_lookup`. `database_connections` are those checked out of the pool.
+    `transfers` the blobs on their way now. `jobs` are runs of background jobs, of which
+    `jobs_running` run now; `worker.Worker` calls `job_started` and `job_ended`. `token_lookups` has
+    the outcomes of `keystone.Keystone.on_lookup`. `database_connections` are those checked out of
+    the pool.
     """
 
     def __init__(self) -> None:
@@ -78,6 +80,22 @@ class Metrics:
             registry=self.registry,
             buckets=_BUCKETS,
         )
+        self.jobs = Histogram(
+            "diptych_job_seconds",
+            "Time of a run of a background job, by kind and how it ended: succeeded, retried (it"
+            " failed and runs again later), failed, cancelled, returned (its worker was stopped) or"
+            " lost (its lease was over).",
+            ["kind", "outcome"],
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
+        self.jobs_running = Gauge(
+            "diptych_jobs_running",
+            "Background jobs running now.",
+            ["kind"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.token_lookups = Counter(
             "diptych_token_lookups",
             "Tokens looked up, by outcome: hit, miss, negative, error.",
@@ -107,6 +125,15 @@ class Metrics:
         """Observe a call to a store's backend; from any thread."""
         outcome = "ok" if error is None else type(error).__name__
         self.store_calls.labels(store, operation, outcome).observe(seconds)
+
+    def job_started(self, kind: str) -> None:
+        """Count a job as running until `job_ended`."""
+        self.jobs_running.labels(kind).inc()
+
+    def job_ended(self, kind: str, outcome: str, seconds: float) -> None:
+        """Observe how a run of a job ended."""
+        self.jobs_running.labels(kind).dec()
+        self.jobs.labels(kind, outcome).observe(seconds)
 
     @contextmanager
     def listening(self, host: str, port: int | None) -> Generator[None]:

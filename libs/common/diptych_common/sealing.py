@@ -6,6 +6,7 @@ import orjson
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from diptych_common.jobs import GiveUp
+from diptych_common.settings import Jobs
 
 
 class Sealed:
@@ -30,6 +31,12 @@ class Sealed:
             raise GiveUp(
                 "The credentials of this job cannot be read: none of the service's keys fits."
             ) from None
+
+
+def configured(settings: Jobs) -> Sealed | None:
+    """What seals and opens with the keys in the settings; None if there is no key."""
+    keys = [key.get_secret_value() for key in settings.secret_keys]
+    return Sealed(keys) if keys else None
 
 
 def new_key() -> str:

@@ -27,7 +27,15 @@ from typing import (
     get_origin,
 )
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 
 from diptych_common import ini
@@ -46,6 +54,17 @@ def _split_commas(value: object) -> object:
     return tuple(item.strip() for item in text.split(",")) if text else ()
 
 
+_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
+
+
+def _are_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    # 32 bytes in base64 with - and _, as Fernet has them. Whether it can be used is said here,
+    # because what reads it later would take some that are not.
+    if not all(_KEY.fullmatch(key.get_secret_value()) for key in keys):
+        raise ValueError("not a key")
+    return keys
+
+
 def _parse_bytes(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -57,6 +76,11 @@ def _parse_bytes(value: object) -> object:
 
 # Items between commas; blanks around them and a comma at the end do not count.
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+
+# Keys that `diptych_common.sealing` takes, between commas.
+SecretKeys = Annotated[
+    tuple[SecretStr, ...], BeforeValidator(_split_commas), AfterValidator(_are_keys)
+]
 
 # A number of bytes, or one with KB, MB, GB or TB (powers of 1024), as Glance takes it.
 Bytes = Annotated[int, BeforeValidator(_parse_bytes), Field(ge=0)]
@@ -408,7 +432,15 @@ class Jobs(BaseModel):
     lease: int = option(
         30,
         "Seconds after which the work of a process that was not heard of is given to another.",
-        ge=3,
+        ge=1,
+    )
+    secret_keys: SecretKeys = option(
+        (),
+        "Keys for users' tokens that wait in the database with a job, the same for all processes."
+        " The first one seals, all of them open: put a new one in front, and take the old one away"
+        " when no job is left that it was used for. Unset: imports that need a token are refused.",
+        secret=True,
+        expected="keys as `jobs key` prints them, separated by commas",
     )
     concurrency: int = option(4, "Jobs that a process runs at a time.", ge=1)
     poll_interval: float = option(

@@ -125,7 +125,7 @@ def _without_secrets(value: object, field: FieldInfo) -> object:
     if isinstance(value, SecretStr):
         return HIDDEN
     if not isinstance(value, str):
-        return value
+        return HIDDEN if value and notes_of(field)["secret"] else value
     # What is secret but a URL still tells which server it is.
     is_shown = not notes_of(field)["secret"] or "://" in value or not value
     return redact(value) if is_shown else HIDDEN

@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Map
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import Table
@@ -104,13 +104,16 @@ class Kind:
     at_a_time: int | None = None
 
 
+Outcome = Literal["succeeded", "retried", "failed", "cancelled", "returned", "lost"]
+
+
 @dataclass(slots=True)
 class _Held:
     """A job that runs here. `until` is when its lease is over, by this process's clock.
 
     `settling` while the end of the handler, or of `gave_up`, is written down: there is nothing to
     cancel. `stopped` when the handler was cancelled because the job was, `ending` when it is not
-    running any more. `returned` when it is to be handed back although its task was not cancelled.
+    running any more. `outcome` is how the run ended, as far as it was written down.
     """
 
     job: Job
@@ -118,7 +121,7 @@ class _Held:
     settling: bool = False
     stopped: bool = False
     ending: bool = False
-    returned: bool = False
+    outcome: Outcome = "lost"
 
 
 class Worker:
@@ -127,6 +130,7 @@ class Worker:
     In seconds: `lease` is how long a silent worker keeps its jobs, `poll` how often to look when
     the database does not call, `leave` what a cancelled handler may take to stop a thread or
     remove a file. `recurring` gives kinds their periods, `sealed` opens the jobs' secrets.
+    `on_start` is told the kind of each run, `on_end` also its outcome and its seconds.
     """
 
     def __init__(
@@ -141,6 +145,8 @@ class Worker:
         poll: float = 5,
         leave: float = 10,
         recurring: Mapping[str, timedelta] | None = None,
+        on_start: Callable[[str], None] | None = None,
+        on_end: Callable[[str, Outcome, float], None] | None = None,
     ) -> None:
         self._db = db
         self._table = jobs_table
@@ -151,6 +157,8 @@ class Worker:
         self._poll = poll
         self._leave = leave
         self._recurring = dict(recurring or {})
+        self._on_start = on_start or _unheeded
+        self._on_end = on_end or _unheeded
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._held: dict[asyncio.Task[None], _Held] = {}
         self._wake = asyncio.Event()
@@ -252,14 +260,22 @@ class Worker:
 
     async def _run(self, held: _Held) -> None:
         job = held.job
+        began = time.monotonic()
+        self._on_start(job.kind)
         try:
             end = self._foregone(job)
             if end is None:
                 end = await self._work(held)
             if end is not None:
                 await self._undo(held, end)
+        except asyncio.CancelledError:
+            if self._draining:
+                held.outcome = "returned"
+            raise
         except JobLost as lost:
             log.warning("%s", lost)
+        finally:
+            self._on_end(job.kind, held.outcome, time.monotonic() - began)
 
     def _foregone(self, job: Job) -> End | None:
         """How the job ends without being run."""
@@ -294,8 +310,10 @@ class Worker:
             if job.max_attempts is not None and job.attempts >= job.max_attempts:
                 return End("failed", words)
             await self._settle(held, self._put_back(job, words))
+            held.outcome = "retried"
         else:
             await self._settle(held, lambda connection: jobs.finish(connection, self._table, job))
+            held.outcome = "succeeded"
         return None
 
     async def _undo(self, held: _Held, end: End) -> None:
@@ -311,12 +329,13 @@ class Worker:
             return ends
 
         if job.end is None and not await self._settle(held, write_end):
+            held.outcome = "retried"
             return
         held.ending = True
         self._wake.set()  # there is room for another of its kind
         if gave_up is not None:
             if self._draining:
-                held.returned = True
+                held.outcome = "returned"
                 return
             held.settling = False
             try:
@@ -329,8 +348,10 @@ class Worker:
                 await self._settle(
                     held, self._put_back(job, words, at_most_s=UNDOING_PAUSE_AT_MOST_S)
                 )
+                held.outcome = "retried"
                 return
         await self._settle(held, lambda connection: jobs.close(connection, self._table, job))
+        held.outcome = "cancelled" if end.why == "cancelled" else "failed"
 
     def _context(self, job: Job) -> JobContext:
         return JobContext(self._db, self._table, job, self._sealed)
@@ -423,7 +444,12 @@ class Worker:
         if leaving:
             # One that does not leave in time keeps its lease: nobody may take it while it runs.
             await asyncio.wait(leaving, timeout=self._leave)
-        returned = [held.job for task, held in leaving.items() if task.cancelled() or held.returned]
+        returned = [
+            held.job
+            for task, held in leaving.items()
+            # The first also of one that had not begun.
+            if task.cancelled() or held.outcome == "returned"
+        ]
         if returned:
             try:
                 async with self._db.write() as connection:
@@ -446,6 +472,10 @@ class Worker:
             self._cancellations += 1
             self._look_for_cancelled.set()
         self._wake.set()
+
+
+def _unheeded(*_: object) -> None:
+    pass
 
 
 def _is_working(held: _Held) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from diptych_common.command_line import (
+    BackgroundJobs,
     ConfigDirs,
     ConfigFiles,
     Service,
@@ -19,7 +20,8 @@ from diptych_store.registry import open_store
 from diptych_store.report import Report
 
 from diptych_images import app as application
-from diptych_images import marks, policies, settings
+from diptych_images import marks, policies, readers, settings
+from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.settings import ImagesSettings
 
 
@@ -57,6 +59,7 @@ SERVICE = Service(
     refusals=(ValueError, StoreError),  # the store library's settings errors are among the first
     with_leftovers=settings.with_leftovers,
     stores=StoreReports(describe=_describe_stores, check=_check_stores, adopt=_adopt_store),
+    jobs=BackgroundJobs(table=jobs_table, can_retry=("remove_bytes", readers.JOB)),
 )
 
 main = commands(SERVICE)
