@@ -1,6 +1,7 @@
 """The command line of the images service."""
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 
 from diptych_common.command_line import (
@@ -22,7 +23,13 @@ from diptych_store.report import Report
 from diptych_images import app as application
 from diptych_images import marks, policies, readers, settings
 from diptych_images.db.tables import jobs as jobs_table
+from diptych_images.imports import plugins
 from diptych_images.settings import ImagesSettings
+
+
+def _with_leftovers(loaded: Loaded[ImagesSettings]) -> Loaded[ImagesSettings]:
+    loaded = settings.with_leftovers(loaded)
+    return dataclasses.replace(loaded, remarks=(*loaded.remarks, *plugins.missing(loaded.settings)))
 
 
 def _describe_stores(loaded: Loaded[ImagesSettings]) -> Report:
@@ -57,7 +64,7 @@ SERVICE = Service(
     rules=policies.RULES,
     migrations="diptych_images.migrations",
     refusals=(ValueError, StoreError),  # the store library's settings errors are among the first
-    with_leftovers=settings.with_leftovers,
+    with_leftovers=_with_leftovers,
     stores=StoreReports(describe=_describe_stores, check=_check_stores, adopt=_adopt_store),
     jobs=BackgroundJobs(table=jobs_table, can_retry=("remove_bytes", readers.JOB)),
 )

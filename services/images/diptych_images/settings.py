@@ -45,6 +45,23 @@ _BracketedList = Annotated[
 ]
 _BracketedPorts = Annotated[PortList, BeforeValidator(_without_brackets)]
 
+PLUGINS: Final = ("no_op", "inject_image_metadata", "image_decompression", "image_conversion")
+
+_LONGEST_PROPERTY_NAME = 255
+
+
+def _known_plugins(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not set(names) <= set(PLUGINS):
+        raise ValueError("unknown plug-ins")
+    return names
+
+
+def _pairs(items: tuple[str, ...]) -> tuple[str, ...]:
+    for name, colon, _ in (item.partition(":") for item in items):
+        if not colon or not 0 < len(name.strip()) <= _LONGEST_PROPERTY_NAME:
+            raise ValueError("not pairs")
+    return items
+
 
 class Default(common.ServiceDefault, frozen=True):
     """[DEFAULT]: the API itself, and its limits."""
@@ -62,8 +79,8 @@ class Default(common.ServiceDefault, frozen=True):
     enabled_import_methods: Annotated[CommaList, BeforeValidator(_without_brackets)] = option(
         ("glance-direct", "web-download", "copy-image"),
         "Ways besides a plain upload for data to get into an image. Brackets around the list, as"
-        " Glance wants them, do not count. This release has none of the ways yet, and tells"
-        " clients of none.",
+        " Glance wants them, do not count. glance-download and swift-local, which act with users'"
+        " tokens, need [jobs] secret_keys; names of others have no effect.",
     )
     hashing_algorithm: Literal["sha512", "sha384", "sha256", "sha1"] = option(
         "sha512", "Digest of new images, besides MD5: os_hash_algo."
@@ -74,6 +91,12 @@ class Default(common.ServiceDefault, frozen=True):
     image_tag_quota: int = option(128, "Tags of an image; negative: no limit.")
     limit_param_default: int = option(25, "Items on a page where a client does not say.", ge=1)
     api_limit_max: int = option(1000, "Most items on a page.", ge=1)
+    node_staging_uri: str | None = option(
+        None,
+        "Directory where data wait to be imported, as file:// and its path, for a service without"
+        " enabled_backends; all nodes have to mount it. Unset: what [os_glance_staging_store] says,"
+        " or else the default store has them, whereas Glance has a directory of each node.",
+    )
     show_image_direct_url: bool = option(
         False, "Show direct_url: where the bytes are. Tells every reader about the stores."
     )
@@ -163,6 +186,75 @@ class GlanceDownloadProperties(BaseModel):
     )
 
 
+class ImageImportOpts(BaseModel):
+    """[image_import_opts]: what happens to the data of imported images on its way in."""
+
+    model_config = GROUP
+
+    image_import_plugins: Annotated[_BracketedList, AfterValidator(_known_plugins)] = option(
+        (),
+        "Plug-ins that imported images go through, in this order; images that are copied do not.",
+        expected=f"a list separated by commas, of {', '.join(PLUGINS)}",
+    )
+
+
+class ImageConversion(BaseModel):
+    """[image_conversion]: the plug-in image_conversion, and the limits that qemu-img has in it.
+
+    All but output_format are not in Glance.
+    """
+
+    model_config = GROUP
+
+    output_format: Literal["raw", "qcow2", "vmdk"] = option(
+        "raw", "Format that images are converted to, save ISO images, which stay as they are."
+    )
+    memory_limit: Bytes = option(1 << 30, "Address space of qemu-img, in bytes.")
+    cpu_limit: int = option(7200, "Seconds of processor time of a conversion.", ge=1)
+    time_limit: float = option(14400.0, "Seconds after which a conversion is given up.", gt=0)
+    output_limit: Bytes | None = option(
+        None, "Largest result, in bytes; for raw, the image's virtual size. Unset: image_size_cap."
+    )
+
+
+class ImageDecompression(BaseModel):
+    """[image_decompression]: the plug-in image_decompression. Not in Glance."""
+
+    model_config = GROUP
+
+    max_ratio: int = option(
+        250,
+        "How many times as large as its source a result may be. Results of up to 64 MiB may always"
+        " be.",
+        ge=1,
+    )
+
+
+class InjectMetadataProperties(BaseModel):
+    """[inject_metadata_properties]: the plug-in inject_image_metadata."""
+
+    model_config = GROUP
+
+    ignore_user_roles: _BracketedList = option(("admin",), "Roles whose imports get no properties.")
+    inject: Annotated[CommaList, AfterValidator(_pairs)] = option(
+        (),
+        "Properties that imported images get, instead of theirs of the same names.",
+        expected="name:value pairs separated by commas, with names of up to 255 characters",
+    )
+
+
+class Task(BaseModel):
+    """[task]: what runs in the background."""
+
+    model_config = GROUP
+
+    work_dir: str | None = option(
+        None,
+        "Folder for the files of plug-ins, with room for as many images as are imported at a time,"
+        " twice. Several processes and hosts may have the same. Unset: /var/tmp.",
+    )
+
+
 class ImagesSettings(common.ServiceSettings, frozen=True):
     """All that the images service can be told."""
 
@@ -171,20 +263,34 @@ class ImagesSettings(common.ServiceSettings, frozen=True):
     import_filtering_opts: ImportFilteringOpts = ImportFilteringOpts()
     import_sources: ImportSources = ImportSources()
     glance_download_properties: GlanceDownloadProperties = GlanceDownloadProperties()
+    image_import_opts: ImageImportOpts = ImageImportOpts()
+    image_conversion: ImageConversion = ImageConversion()
+    image_decompression: ImageDecompression = ImageDecompression()
+    inject_metadata_properties: InjectMetadataProperties = InjectMetadataProperties()
+    task: Task = Task()
 
     @property
     def import_methods(self) -> tuple[str, ...]:
-        """The import methods that are enabled and that this release has.
+        """The import methods that are enabled and can work, in the order of the settings.
 
-        Clients that are told of a method use it, so none is told that is not there.
+        Clients that are told of a method use it, so none is told of one that would fail. Names that
+        are not known are left out as well: Glance takes any, and its files are to be taken as they
+        are.
         """
+        has_keys = bool(self.jobs.secret_keys)
         return tuple(
-            name for name in self.default.enabled_import_methods if name in _IMPORT_METHODS
+            name
+            for name in dict.fromkeys(self.default.enabled_import_methods)
+            if name in IMPORT_METHODS and (has_keys or name not in ACT_FOR_USERS)
         )
 
 
-# Interoperable import is still to come.
-_IMPORT_METHODS: Final = frozenset[str]()
+IMPORT_METHODS: Final = frozenset(
+    {"glance-direct", "web-download", "copy-image", "glance-download", "swift-local"}
+)
+
+ACT_FOR_USERS: Final = frozenset({"glance-download", "swift-local"})
+"""The import methods whose job needs the caller's token."""
 
 _STAGING = "staging is a named store that every process reaches"
 _NOT_YET = "not supported yet"
@@ -197,7 +303,6 @@ _LIBRARY = "the library that it tuned is not used"
 UNUSED: Final[common.Unused] = {
     "DEFAULT": {
         "worker_self_reference_url": _STAGING,
-        "node_staging_uri": _STAGING,
         "image_location_quota": _NOT_YET,
         "image_cache_driver": "the cache is kept in the database",
         "image_cache_sqlite_db": "the cache is kept in the database",
@@ -335,9 +440,7 @@ UNUSED: Final[common.Unused] = {
     "barbican": {"*": _NOT_YET},
     "barbican_service_user": {"*": _NOT_YET},
     "cinder": {"*": _NOT_YET},
-    "image_conversion": {"*": _NOT_YET},
-    "image_import_opts": {"*": _NOT_YET},
-    "inject_metadata_properties": {"*": _NOT_YET},
+    "image_import_opts": {"max_parallel_stores": "all stores are fed at once, from one read"},
     "key_manager": {"*": _NOT_YET},
     "oslo_concurrency": {"*": _LIBRARY},
     "oslo_limit": {"*": _NOT_YET},
@@ -349,7 +452,11 @@ UNUSED: Final[common.Unused] = {
     "oslo_reports": {"*": _LIBRARY},
     "profiler": {"*": _NOT_YET},
     "service_user": {"*": _NOT_YET},
-    "task": {"*": _NOT_YET},
+    "task": {
+        "task_time_to_live": _NOT_YET,
+        "task_executor": "jobs are run from the database",
+        "eventlet_executor_pool_size": "jobs are run from the database",
+    },
     "taskflow_executor": {"*": "jobs are run from the database"},
     "vault": {"*": _NOT_YET},
     "wsgi": {"*": "see workers and [jobs]"},
@@ -377,7 +484,9 @@ def load(
 def stores(loaded: Loaded[ImagesSettings]) -> StoresConfig:
     """What the settings say of the stores. Raises SettingsError."""
     try:
-        return StoresConfig.from_sections(loaded.sections)
+        return StoresConfig.from_sections(
+            loaded.sections, node_staging_uri=loaded.settings.default.node_staging_uri
+        )
     except StoreSettingsError as error:
         raise loaded.refusal(
             (one.section, one.option, one.expected) for one in error.problems
