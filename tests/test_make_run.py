@@ -161,6 +161,14 @@ def test_a_fresh_clone_serves_real_clients(clone: Clone, running: Running) -> No
     copy = clone.home / "copy.raw"
     clone.client("openstack", "image", "save", "--file", str(copy), "kept")
     assert copy.read_bytes() == disk.read_bytes()
+    clone.client(
+        *("openstack", "image", "create", "--import", "--file", str(disk), *formats, "imported")
+    )
+    show = ("openstack", "image", "show", "imported", "-c", "status", "-f", "value")
+    deadline = time.monotonic() + 30
+    while (status := clone.client(*show).strip()) != "active":
+        assert status == "importing"
+        assert time.monotonic() < deadline
     catalog = clone.client("openstack", "catalog", "list")
     assert f":{clone.ports['IMAGES_PORT']}" in catalog
     assert f":{clone.ports['ARTIFACTS_PORT']}" in catalog

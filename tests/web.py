@@ -2,8 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 
@@ -96,3 +97,24 @@ async def serving(handle: Handle, *, tls: ssl.SSLContext | None = None) -> Async
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def serving_from_a_thread(handle: Handle) -> Generator[Web]:
+    """As `serving`, for tests that are no coroutines."""
+    started: Future[tuple[Web, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        leave = asyncio.Event()
+        async with serving(handle) as web:
+            started.set_result((web, asyncio.get_running_loop(), leave))
+            await leave.wait()
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(asyncio.run, serve())
+        web, loop, leave = started.result(timeout=10)
+        try:
+            yield web
+        finally:
+            loop.call_soon_threadsafe(leave.set)
+            running.result()

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,3 +73,17 @@ class Daemon:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
+
+
+@contextmanager
+def working(environ: Mapping[str, str], log: Path) -> Generator[int]:
+    """A worker apart from any daemon, until the context is left; its process id."""
+    apart = {**os.environ, **environ, "DIPTYCH_IMAGES__METRICS__ENABLED": "false"}
+    with log.open("ab") as written:
+        worker = subprocess.Popen([COMMAND, "worker"], env=apart, stdout=written, stderr=written)
+    try:
+        yield worker.pid
+    finally:
+        worker.terminate()
+        code = worker.wait(60)
+    assert code == 0, log.read_text()
