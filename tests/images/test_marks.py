@@ -77,6 +77,22 @@ def test_a_node_with_other_directories_refuses_to_start(start: Start, tmp_path: 
     assert httpx.get(f"{first.url}/livez").status_code == 200
 
 
+async def test_staged_data_have_one_place_for_all_nodes(images_database: str, tmp_path: Path):
+    def config(folder: str):
+        place = {"OS_GLANCE_STAGING_STORE__FILESYSTEM_STORE_DATADIR": str(tmp_path / folder)}
+        environ = configuration(images_database, tmp_path / "shared", **place)
+        return settings_of_stores(load(environ=environ))
+
+    async with open_database(images_database) as db:
+        async with Stores.open(config("one")) as stores, marks.compared(db, stores):
+            pass
+        async with Stores.open(config("another")) as stores:
+            with pytest.raises(NotShared, match="configure none") as refused:
+                await marks.compared(db, stores).__aenter__()
+    assert "Store os_glance_staging_store: node" in str(refused.value)
+    assert "filesystem_store_shared" not in str(refused.value)
+
+
 @pytest.mark.parametrize("command", ["api", "worker"])
 async def test_the_exit_code_of_a_refusal_is_that_of_wrong_settings(
     images_database: str, tmp_path: Path, command: str

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from diptych_common.settings import SettingsError
-from diptych_images.settings import ImagesSettings, load, stores
+from diptych_images.settings import ImagesSettings, load, stores, with_leftovers
+from diptych_store.options.filesystem import FilesystemOptions
+from diptych_store.settings import StoreConfig
 
 # As deployment tools write it, with what they set that has no effect here.
 GLANCE_FILE = """
@@ -105,7 +107,6 @@ def test_nothing_in_a_glance_file_is_unknown_and_what_has_no_effect_is_told(
     assert loaded.unknown == ()
     assert {(one.section, one.option) for one in loaded.unused} == {
         ("DEFAULT", "worker_self_reference_url"),
-        ("DEFAULT", "node_staging_uri"),
         ("DEFAULT", "transport_url"),
         ("DEFAULT", "image_cache_driver"),
         ("database", "max_retries"),
@@ -189,3 +190,56 @@ def test_a_bad_store_option_is_told_with_its_file(tmp_path: Path) -> None:
         stores(load(config_files=[file], environ={}))
     text = str(refused.value)
     assert f"{file}:4: [glance_store] default_backend: expected" in text
+
+
+def staging(tmp_path: Path, text: str) -> StoreConfig | None:
+    file = tmp_path / "images.conf"
+    file.write_text(text)
+    return stores(load(config_files=[file], environ={})).staging
+
+
+def test_node_staging_uri_is_a_file_store_of_that_directory(tmp_path: Path) -> None:
+    found = staging(tmp_path, "[DEFAULT]\nnode_staging_uri = file:///srv/staging/\n")
+    assert found == StoreConfig(
+        name="os_glance_staging_store",
+        type="file",
+        options=FilesystemOptions(filesystem_store_datadir="/srv/staging/"),
+    )
+
+
+def test_unset_it_is_not_glances_directory_of_each_node(tmp_path: Path) -> None:
+    assert staging(tmp_path, "[DEFAULT]\nnode_staging_uri =\n") is None
+
+
+@pytest.mark.parametrize(
+    "uri", ["/srv/staging", "file://srv/staging", "http://host/staging", "file://", "s3://a/b"]
+)
+def test_a_node_staging_uri_of_another_form_is_told_with_its_place(
+    tmp_path: Path, uri: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        staging(tmp_path, f"[DEFAULT]\nnode_staging_uri = {uri}\n")
+    place = f"{tmp_path / 'images.conf'}:2: [DEFAULT] node_staging_uri"
+    assert str(refused.value) == f"{place}: expected file:// and an absolute path"
+
+
+def test_staging_in_the_directory_of_images_is_told_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r":2: \[DEFAULT\] node_staging_uri: expected another"):
+        staging(tmp_path, "[DEFAULT]\nnode_staging_uri = file:///var/lib/glance/images\n")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "enabled_backends = a:file\n[glance_store]\ndefault_backend = a\n",
+        "[os_glance_staging_store]\nfilesystem_store_datadir = /srv/other\n",
+    ],
+)
+def test_node_staging_uri_yields_to_the_store_of_that_name(tmp_path: Path, rest: str) -> None:
+    file = tmp_path / "images.conf"
+    file.write_text(f"[DEFAULT]\nnode_staging_uri = file:///srv/staging\n{rest}")
+    (told,) = with_leftovers(load(config_files=[file], environ={})).unused
+    assert (told.section, told.option) == ("DEFAULT", "node_staging_uri")
+    assert told.reason == "[os_glance_staging_store] says where staging is"
+    found = stores(load(config_files=[file], environ={})).staging
+    assert found is None or [*found.options.places()] == ["/srv/other"]

@@ -13,7 +13,13 @@ from diptych_store.errors import (
 )
 from diptych_store.options.filesystem import FilesystemOptions
 from diptych_store.registry import Stores, check_host, open_store
-from diptych_store.settings import DRIVERS, StoreConfig, StoresConfig, StoreSettingsError
+from diptych_store.settings import (
+    DRIVERS,
+    STAGING,
+    StoreConfig,
+    StoresConfig,
+    StoreSettingsError,
+)
 
 from tests.store.conformance import attempt_at, get, in_blocks, put
 
@@ -122,6 +128,40 @@ async def test_a_store_that_cannot_be_opened_stops_the_start(tmp_path: Path):
     )
     with pytest.raises(Unreachable, match="missing"):
         await Stores.open(config).__aenter__()
+
+
+def with_staging(tmp_path: Path) -> StoresConfig:
+    staging = directory_store(tmp_path, STAGING)
+    return StoresConfig((directory_store(tmp_path, "fast"),), "fast", staging=staging)
+
+
+async def test_the_staging_store_is_open_and_no_store_of_users(tmp_path: Path):
+    calls: list[str] = []
+
+    def told(store: str, operation: str, seconds: float, error: StoreError | None, /) -> None:
+        calls.append(store)
+
+    config = with_staging(tmp_path)
+    async with Stores.open(config, on_call=told) as stores:
+        assert stores.names == ("fast",)
+        assert [one.name for one in stores.every] == ["fast", STAGING]
+        assert stores.default.name == "fast"
+        assert stores.staging is stores[STAGING]
+        assert not stores.info[STAGING].is_default
+        location = await put(stores.staging, b"staged")
+        assert STAGING in calls
+        assert stores.by_location(location, {"store": STAGING}) is stores.staging
+        with pytest.raises(BadLocation):
+            stores.by_location(location)
+        staging = stores.staging
+    with pytest.raises(RuntimeError, match="closed"):
+        await get(staging, location)
+
+
+async def test_without_one_of_its_own_staging_is_the_default_store(stores: Stores):
+    assert stores.staging is stores.default
+    assert len(stores.every) == len(stores.names)
+    assert STAGING not in stores
 
 
 async def test_stores_are_closed_in_the_end(tmp_path: Path):

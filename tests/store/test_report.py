@@ -89,7 +89,7 @@ async def test_a_store_that_may_only_be_read_is_not_written_to(tmp_path: Path):
     assert list((tmp_path / "slow").iterdir()) == []
 
 
-async def test_a_reserved_store_is_checked_too(tmp_path: Path):
+async def test_the_staging_store_is_checked_too(tmp_path: Path):
     config = StoresConfig.from_sections(
         {
             "DEFAULT": {"enabled_backends": "ram:memory, os_glance_staging_store:memory"},
@@ -165,7 +165,7 @@ def test_stores_are_listed_as_they_are_configured(tmp_path: Path):
         ["store", "type", "weight", "role", "place", "description"],
         ["fast", "file", "10", "default", place, "NVMe", "of", "rack", "7"],
         ["web", "http", "0", "read-only"],
-        ["os_glance_staging_store", "file", "0", "reserved", "/srv/staging"],
+        ["os_glance_staging_store", "file", "0", "staging", "/srv/staging"],
     ]
     assert by_store(told)["fast"] == {
         "store": "fast",
@@ -173,8 +173,15 @@ def test_stores_are_listed_as_they_are_configured(tmp_path: Path):
         "default": True,
         "weight": 10,
         "read_only": False,
-        "reserved": False,
+        "staging": False,
         "description": "NVMe of rack 7",
         "places": [place],
     }
+    assert by_store(told)["os_glance_staging_store"]["staging"]
     assert not Path("/srv/staging").exists()
+
+
+def test_the_default_store_is_listed_as_that_of_staging_where_there_is_no_other():
+    told = report.describe(StoresConfig.from_sections({}))
+    assert told.lines[1].split()[:5] == ["file", "file", "0", "default,", "staging"]
+    assert [one["store"] for one in told.document if one["staging"]] == ["file"]

@@ -173,6 +173,28 @@ REFUSED: dict[str, tuple[Sections, list[tuple[str, str]]]] = {
         several(os_glance_staging_store={"filesystem_store_datadir": "/srv/slow"}),
         [("os_glance_staging_store", "filesystem_store_datadir")],
     ),
+    "staging that cannot be written to": (
+        several(DEFAULT={"enabled_backends": "fast:file, slow:file, os_glance_staging_store:http"}),
+        [("DEFAULT", "enabled_backends")],
+    ),
+    "staging that is not to be written to": (
+        several(os_glance_staging_store={"read_only": "true"}),
+        [("os_glance_staging_store", "read_only")],
+    ),
+    "staging that each host has for itself": (
+        several(
+            DEFAULT={"enabled_backends": "fast:file, slow:file, os_glance_staging_store:file"},
+            backend_defaults={"filesystem_store_shared": "false"},
+        ),
+        [("os_glance_staging_store", "filesystem_store_shared")],
+    ),
+    "single, staging in a store": (
+        {
+            "glance_store": {"filesystem_store_datadir": "/srv/one"},
+            "os_glance_staging_store": {"filesystem_store_datadir": "/srv/one"},
+        },
+        [("os_glance_staging_store", "filesystem_store_datadir")],
+    ),
     "a relative directory": (
         several(slow={"filesystem_store_datadir": "relative"}),
         [("slow", "filesystem_store_datadir")],
@@ -181,13 +203,13 @@ REFUSED: dict[str, tuple[Sections, list[tuple[str, str]]]] = {
         several(
             fast={"filesystem_store_datadir": "/srv/fast", "weight": "heavy"},
             slow={"filesystem_store_file_perm": "rw-r-----", "read_only": "perhaps"},
-            os_glance_tasks_store={"filesystem_store_chunk_size": "much"},
+            os_glance_staging_store={"filesystem_store_chunk_size": "much"},
         ),
         [
             ("fast", "weight"),
             ("slow", "read_only"),
             ("slow", "filesystem_store_file_perm"),
-            ("os_glance_tasks_store", "filesystem_store_chunk_size"),
+            ("os_glance_staging_store", "filesystem_store_chunk_size"),
         ],
     ),
     "no threads": (
@@ -400,31 +422,44 @@ def test_what_lies_behind_urls_is_only_read():
     assert [one.read_only for one in config.stores] == [False, True]
 
 
-def test_reserved_stores_are_kept_apart():
+def test_the_staging_store_is_kept_apart():
     config = StoresConfig.from_sections(
-        several(
-            os_glance_staging_store={"filesystem_store_datadir": "/srv/staging"},
-            os_glance_tasks_store={"filesystem_store_chunk_size": "65536"},
-        )
+        several(os_glance_staging_store={"filesystem_store_datadir": "/srv/staging"})
     )
     assert [one.name for one in config.stores] == ["fast", "slow"]
+    assert [one.name for one in config.every] == ["fast", "slow", "os_glance_staging_store"]
     assert config.staging == StoreConfig(
         name="os_glance_staging_store",
         type="file",
         options=FilesystemOptions(filesystem_store_datadir="/srv/staging"),
     )
-    assert config.tasks == StoreConfig(
-        name="os_glance_tasks_store",
-        type="file",
-        options=FilesystemOptions(
-            filesystem_store_datadir="/var/lib/glance/os_glance_tasks_store",
-            filesystem_store_chunk_size=65536,
-        ),
-    )
     assert config.unused == ()
 
 
-def test_a_reserved_store_may_be_of_any_type():
+def test_the_staging_store_has_a_directory_of_its_own_if_it_does_not_say_which():
+    listed = several(DEFAULT={"enabled_backends": "fast:file, os_glance_staging_store:file"})
+    section = {"os_glance_staging_store": {"filesystem_store_chunk_size": "65536"}}
+    for sections in (listed, section):
+        staging = StoresConfig.from_sections(sections).staging
+        assert staging is not None
+        assert [*staging.options.places()] == ["/var/lib/glance/os_glance_staging_store"]
+
+
+def test_there_is_no_store_for_tasks():
+    config = StoresConfig.from_sections(
+        several(
+            DEFAULT={"enabled_backends": "fast:file, slow:file, os_glance_tasks_store:file"},
+            os_glance_tasks_store={"filesystem_store_datadir": "/srv/tasks", "misspelt": "1"},
+        )
+    )
+    assert [one.name for one in config.every] == ["fast", "slow"]
+    assert {(one.section, one.option): one.reason for one in config.unused} == {
+        ("os_glance_tasks_store", "filesystem_store_datadir"): "tasks keep nothing in a store",
+        ("os_glance_tasks_store", "misspelt"): None,
+    }
+
+
+def test_the_staging_store_may_be_of_any_type_that_can_be_written_to():
     config = StoresConfig.from_sections(
         several(DEFAULT={"enabled_backends": "fast:file, os_glance_staging_store:memory"})
     )
@@ -432,13 +467,23 @@ def test_a_reserved_store_may_be_of_any_type():
     assert config.staging == StoreConfig(
         name="os_glance_staging_store", type="memory", options=MemoryOptions()
     )
-    assert config.tasks is None
 
 
-def test_without_a_section_there_are_no_reserved_stores():
+def test_without_a_section_there_is_no_staging_store():
     for sections in (several(), {}):
-        config = StoresConfig.from_sections(sections)
-        assert (config.staging, config.tasks) == (None, None)
+        assert StoresConfig.from_sections(sections).staging is None
+
+
+def test_a_directory_for_staging_has_nothing_of_what_stores_with_a_section_have_in_common():
+    config = StoresConfig.from_sections(
+        {"backend_defaults": {"filesystem_store_datadir": "/srv/common"}},
+        node_staging_uri="file:///srv/staging",
+    )
+    assert config.staging is not None
+    assert config.staging.options == FilesystemOptions(filesystem_store_datadir="/srv/staging")
+    assert [(one.section, one.option) for one in config.unused] == [
+        ("backend_defaults", "filesystem_store_datadir")
+    ]
 
 
 def test_options_without_effect_are_told_and_why():

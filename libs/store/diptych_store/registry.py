@@ -18,7 +18,6 @@ from diptych_store.options.s3 import S3Options
 from diptych_store.options.swift import SwiftOptions
 from diptych_store.protocol import Outbound, Store
 from diptych_store.settings import (
-    GLANCE_STORE,
     Problem,
     StoreConfig,
     StoresConfig,
@@ -57,14 +56,25 @@ class StoreInfo:
 
 
 class Stores:
-    """Open stores; `stores["fast"]` raises KeyError for a name that is not configured."""
+    """Open stores; `stores["fast"]` raises KeyError for a name that is not configured.
+
+    The staging store, where it is one of its own, is had by its name as well, and `info` knows it,
+    but it is not among `names`: those are the stores that users may see and name.
+    """
 
     def __init__(
-        self, stores: Mapping[str, Store], info: Mapping[str, StoreInfo], *, is_multiple: bool
+        self,
+        stores: Mapping[str, Store],
+        info: Mapping[str, StoreInfo],
+        *,
+        is_multiple: bool,
+        staging: Store | None = None,
     ) -> None:
-        self._stores = dict(stores)
+        self.names = tuple(stores)
         self.info = dict(info)
         self.is_multiple = is_multiple
+        self._own_staging = staging
+        self._stores = {**stores, staging.name: staging} if staging else dict(stores)
 
     @classmethod
     @asynccontextmanager
@@ -77,7 +87,7 @@ class Stores:
     ) -> "AsyncGenerator[Stores, None]":
         """Open every store; all are closed in the end. A store that cannot be opened raises.
 
-        The reserved ones stay closed. `on_call` is told of the calls to backends: the store's
+        `on_call` is told of the calls to backends: the store's
         name, then as `OnCall`. `outbound` is for the stores behind URLs of users. Raises
         StoreSettingsError as `check_host`.
         """
@@ -85,7 +95,7 @@ class Stores:
         stores: dict[str, Store] = {}
         info: dict[str, StoreInfo] = {}
         async with AsyncExitStack() as stack:
-            for one in config.stores:
+            for one in config.every:
                 stores[one.name] = await open_store(
                     one, on_call=partial(on_call, one.name), outbound=outbound
                 )
@@ -100,7 +110,8 @@ class Stores:
                     properties=one.options.properties(),
                     never_writes=one.options.NEVER_WRITES,
                 )
-            yield cls(stores, info, is_multiple=config.is_multiple)
+            staging = stores.pop(config.staging.name) if config.staging else None
+            yield cls(stores, info, is_multiple=config.is_multiple, staging=staging)
 
     def __getitem__(self, name: str) -> Store:
         return self._stores[name]
@@ -109,23 +120,29 @@ class Stores:
         return name in self._stores
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names, in the order of the configuration."""
-        return tuple(self._stores)
+    def every(self) -> tuple[Store, ...]:
+        """All that are open, in the order of the configuration, the staging store last."""
+        return tuple(self._stores.values())
 
     @property
     def default(self) -> Store:
         """The store of uploads that name none."""
         return next(self._stores[one.name] for one in self.info.values() if one.is_default)
 
+    @property
+    def staging(self) -> Store:
+        """Where data wait to be imported: a store that every process reaches."""
+        return self._own_staging or self.default
+
     def by_location(self, location: str, metadata: Mapping[str, object] | None = None) -> Store:
         """The store whose location this can be, first of all the one that `metadata` names.
 
-        That one may have been renamed since, and another have its name now. Raises BadLocation.
+        That one may have been renamed since, and another have its name now. The staging store has
+        to be named. Raises BadLocation.
         """
         name = (metadata or {}).get("store")
         named = self._stores.get(name) if isinstance(name, str) else None
-        for store in (named, *self._stores.values()):
+        for store in (named, *(self._stores[one] for one in self.names)):
             if store is not None and store.recognises(location):
                 return store
         raise BadLocation(f"No store here has the location {for_display(location)}.")
@@ -152,14 +169,14 @@ def check_host(config: StoresConfig) -> None:
     """
     section, option = config.where_types_are
     problems: list[Problem] = []
-    for one in config.stores:
+    for one in config.every:
         try:
             _opener(one)
         except ImportError:
             needed = _CLIENTS.get(one.type, "its driver")
             expected = f"{needed} to be installed for store {one.name} of type {one.type}"
             problems.append(Problem(section, option, expected))
-        place = one.name if config.is_multiple else GLANCE_STORE
+        place = config.section_of(one)
         problems += [Problem(place, *wrong) for wrong in _wrong_authorities(one)]
     if problems:
         raise StoreSettingsError(tuple(problems))

@@ -108,7 +108,7 @@ class Checked:
 
 def describe(config: StoresConfig) -> Report:
     """The stores as they are configured; nobody is asked."""
-    reserved = [store for store in (config.staging, config.tasks) if store]
+    staging = config.staging.name if config.staging else config.default
     rows = [
         {
             "store": one.name,
@@ -116,15 +116,15 @@ def describe(config: StoresConfig) -> Report:
             "default": one.name == config.default,
             "weight": one.weight,
             "read_only": one.read_only,
-            "reserved": one in reserved,
+            "staging": one.name == staging,
             "description": one.description,
             "places": [*one.options.places()],
         }
-        for one in (*config.stores, *reserved)
+        for one in config.every
     ]
     table = [("store", "type", "weight", "role", "place", "description")]
-    for row, one in zip(rows, (*config.stores, *reserved), strict=True):
-        marks = [mark for mark in ("default", "read_only", "reserved") if row[mark]]
+    for row, one in zip(rows, config.every, strict=True):
+        marks = [mark for mark in ("default", "staging", "read_only") if row[mark]]
         places = ", ".join(one.options.places())
         table.append(
             (
@@ -140,11 +140,11 @@ def describe(config: StoresConfig) -> Report:
 
 
 def named(config: StoresConfig, names: Sequence[str]) -> list[StoreConfig]:
-    """The stores of these names, each once, reserved ones among them; all if none is named.
+    """The stores of these names, each once, the staging store among them; all if none is named.
 
     Raises ValueError for a name that no store has.
     """
-    every = {one.name: one for one in (*config.stores, config.staging, config.tasks) if one}
+    every = {one.name: one for one in config.every}
     unknown = [name for name in names if name not in every]
     if unknown:
         raise ValueError(f"There is no store {unknown[0]}; there are {', '.join(every)}.")

@@ -4,8 +4,9 @@
 `[backend_defaults]` says; without it the stores are those of `[glance_store]`, one of each type.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -24,6 +25,7 @@ BACKEND_DEFAULTS: Final = "backend_defaults"
 RESERVED_PREFIX: Final = "os_glance_"
 STAGING: Final = "os_glance_staging_store"
 TASKS: Final = "os_glance_tasks_store"
+NODE_STAGING_URI: Final = "node_staging_uri"
 
 # Options that may be given several times and of which every value counts. The reader of the files
 # hands the values over as the lines of one text.
@@ -94,10 +96,12 @@ _SCHEMES: Final = {
 }
 # Glance's own types that are not here, and how their options begin.
 _ELSEWHERE: Final = {"cinder": "cinder_", "vmware": "vmware_"}
-# Glance's defaults of `stores` and of the reserved stores' directories.
+# Glance's defaults of `stores` and of the staging store's directory.
 _STORES: Final = ("file", "http")
+_STAGING_DIRECTORY: Final = f"/var/lib/glance/{STAGING}"
 _DIRECTORIES: Final = frozenset({"filesystem_store_datadir", "filesystem_store_datadirs"})
-_RESERVED: Final = {name: f"/var/lib/glance/{name}" for name in (STAGING, TASKS)}
+_RESERVED: Final = frozenset({STAGING, TASKS})
+_STAGING_URI: Final = re.compile(r"file://(/[^\r\n]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +121,24 @@ class StoresConfig:
     """All stores of a service.
 
     `is_multiple` is False in Glance's single-store form, where `/v2/info/stores` does not exist
-    and each store has the name of its type. `staging` and `tasks` are the stores that Glance keeps
-    to itself, None if they are not configured; no user can name them. `unused` are options that
-    have no effect.
+    and each store has the name of its type. `staging` is where data wait to be imported, a store
+    that no user sees or names; None: the default store. `unused` are options that have no effect.
     """
 
     stores: tuple[StoreConfig, ...]
     default: str
     is_multiple: bool = True
     staging: StoreConfig | None = None
-    tasks: StoreConfig | None = None
     unused: tuple[UnusedOption, ...] = ()
+
+    @property
+    def every(self) -> tuple[StoreConfig, ...]:
+        """All stores, the staging store last."""
+        return (*self.stores, self.staging) if self.staging else self.stores
+
+    def section_of(self, store: StoreConfig) -> str:
+        """The section that a store's options are in."""
+        return store.name if self.is_multiple or store is self.staging else GLANCE_STORE
 
     @property
     def where_types_are(self) -> tuple[str, str]:
@@ -141,13 +152,19 @@ class StoresConfig:
 
     @classmethod
     def from_sections(
-        cls, sections: Mapping[str, Mapping[str, str]], *, directory: str | None = None
+        cls,
+        sections: Mapping[str, Mapping[str, str]],
+        *,
+        directory: str | None = None,
+        node_staging_uri: str | None = None,
     ) -> "StoresConfig":
         """Read the raw options by section; raises StoreSettingsError.
 
         `directory` is where a file store is that does not say so, None: where Glance has it.
+        `node_staging_uri` is that option of the service: the staging store as a `file://` URI, for
+        services without `enabled_backends` and without a section for it.
         """
-        reader = _Reader(sections, directory)
+        reader = _Reader(sections, directory, node_staging_uri)
         is_multiple = bool(reader.value(DEFAULT, "enabled_backends"))
         config = reader.several() if is_multiple else reader.single()
         if reader.problems:
@@ -160,6 +177,7 @@ class StoresConfig:
 class _Reader:
     sections: Mapping[str, Mapping[str, str]]
     directory: str | None
+    node_staging_uri: str | None
     problems: list[Problem] = field(default_factory=list[Problem])
 
     def value(self, section: str, option: str) -> str:
@@ -174,7 +192,11 @@ class _Reader:
         kinds: dict[str, str] = {}
         for item in _items(self.value(DEFAULT, "enabled_backends")):
             name, _, kind = (part.strip() for part in item.partition(":"))
-            wrong = _wrong_name(name, taken=names | {*kinds}) or _wrong_type(kind)
+            wrong = (
+                _wrong_name(name, taken=names | {*kinds})
+                or _wrong_type(kind)
+                or (_wrong_for_staging(kind) if name == STAGING else None)
+            )
             if wrong:
                 self.refuse(DEFAULT, "enabled_backends", f"{wrong} (in {item!r})")
             elif name in _RESERVED:
@@ -188,7 +210,8 @@ class _Reader:
             self.refuse(GLANCE_STORE, "default_backend", choice)
         elif any(one.name == default and one.options.NEVER_WRITES for one in stores):
             self.refuse(GLANCE_STORE, "default_backend", "a store that can be written to")
-        return self.config(stores, default=default, is_multiple=True, reserved=kinds)
+        staging = self.staging(kinds.get(STAGING))
+        return self.config(stores, staging, default=default, is_multiple=True)
 
     def single(self) -> StoresConfig:
         default = self.value(GLANCE_STORE, "default_store") or _STORES[0]
@@ -206,38 +229,53 @@ class _Reader:
             self.refuse(GLANCE_STORE, "default_store", "one of `stores`")
         elif any(one.name == default and one.options.NEVER_WRITES for one in stores):
             self.refuse(GLANCE_STORE, "default_store", "a store that can be written to")
-        return self.config(stores, default=default, is_multiple=False, reserved={})
+        staging = self.staging(None) or self.staging_directory()
+        return self.config(stores, staging, default=default, is_multiple=False)
 
     def config(
         self,
         stores: list[StoreConfig],
+        staging: StoreConfig | None,
         *,
         default: str,
         is_multiple: bool,
-        reserved: Mapping[str, str],
     ) -> StoresConfig:
-        kept = {
-            name: store
-            for name in _RESERVED
-            if name in reserved or self.sections.get(name)
-            for store in self.store(name, reserved.get(name, "file"))
-        }
-        every = [*stores, *kept.values()]
-        self.check_places(every, section=None if is_multiple else GLANCE_STORE)
-        return StoresConfig(
-            stores=tuple(stores),
-            default=default,
-            is_multiple=is_multiple,
-            staging=kept.get(STAGING),
-            tasks=kept.get(TASKS),
-            unused=tuple(self.unused(every, is_multiple=is_multiple)),
-        )
+        config = StoresConfig(tuple(stores), default, is_multiple=is_multiple, staging=staging)
+        self.check_places(config)
+        return replace(config, unused=tuple(self.unused(config)))
+
+    def staging(self, kind: str | None) -> StoreConfig | None:
+        """The staging store that has a section, or is listed as one of this type."""
+        if not kind and not self.sections.get(STAGING):
+            return None
+        found = self.store(STAGING, kind or "file")
+        if not found:
+            return None
+        (store,) = found
+        if store.read_only:
+            self.refuse(STAGING, "read_only", "false: staged data are written and removed")
+        options = store.options
+        if isinstance(options, FilesystemOptions) and not options.filesystem_store_shared:
+            expected = "true: what one host stages, another imports"
+            self.refuse(STAGING, "filesystem_store_shared", expected)
+        return store
+
+    def staging_directory(self) -> StoreConfig | None:
+        """The staging store in the directory that `node_staging_uri` names."""
+        if not self.node_staging_uri:
+            return None
+        found = _STAGING_URI.fullmatch(self.node_staging_uri)
+        if found is None:
+            self.refuse(DEFAULT, NODE_STAGING_URI, "file:// and an absolute path")
+            return None
+        options = FilesystemOptions(filesystem_store_datadir=found[1])
+        return StoreConfig(name=STAGING, type="file", options=options)
 
     def store(self, name: str, kind: str, *, section: str | None = None) -> list[StoreConfig]:
         """The store, or none of it with the problems noted; its section has its name."""
         options = {} if section else _given(self.sections.get(BACKEND_DEFAULTS, {}))
         options |= _given(self.sections.get(section or name, {}))
-        directory = _RESERVED.get(name, self.directory)
+        directory = _STAGING_DIRECTORY if name == STAGING else self.directory
         if directory and not options.keys() & _DIRECTORIES:
             options["filesystem_store_datadir"] = directory
         common = self.model(CommonOptions, section=section or name, options=options)
@@ -265,29 +303,34 @@ class _Reader:
                 self.refuse(section, str(place[0]), _in_words(detail["msg"]))
             return None
 
-    def check_places(self, stores: Sequence[StoreConfig], *, section: str | None) -> None:
+    def check_places(self, config: StoresConfig) -> None:
         """Two stores in one place would take each other's objects for their own."""
         seen: dict[tuple[str, str], str] = {}
-        for store in stores:
+        for store in config.every:
             for place, option in store.options.places().items():
                 other = seen.setdefault((store.type, place), store.name)
                 if other != store.name:
-                    self.refuse(
-                        section or store.name, option, f"another place than that of store {other}"
-                    )
+                    said = (config.section_of(store), option)
+                    if store is config.staging and not self.has_staging_section(config):
+                        said = (DEFAULT, NODE_STAGING_URI)
+                    self.refuse(*said, f"another place than that of store {other}")
 
-    def unused(self, stores: Sequence[StoreConfig], *, is_multiple: bool) -> list[UnusedOption]:
+    def has_staging_section(self, config: StoresConfig) -> bool:
+        """Whether the staging store is not that of `node_staging_uri`."""
+        return config.is_multiple or bool(self.sections.get(STAGING))
+
+    def unused(self, config: StoresConfig) -> list[UnusedOption]:
+        is_multiple = config.is_multiple
         used: dict[str, set[str]] = {GLANCE_STORE: set(), BACKEND_DEFAULTS: set()}
         used[GLANCE_STORE] |= {"default_backend"} if is_multiple else {"stores", "default_store"}
         reasons = dict[str, dict[str, str]]()
-        for store in stores:
-            in_glance_store = not is_multiple and store.name not in _RESERVED
-            sections = [GLANCE_STORE] if in_glance_store else [store.name, BACKEND_DEFAULTS]
-            for section in sections:
+        for store in config.every if self.has_staging_section(config) else config.stores:
+            own = config.section_of(store)
+            for section in [GLANCE_STORE] if own == GLANCE_STORE else [own, BACKEND_DEFAULTS]:
                 options = {*CommonOptions.model_fields, *type(store.options).model_fields}
                 used.setdefault(section, set()).update(options)
                 reasons.setdefault(section, {}).update(store.options.UNUSED)
-        return [
+        not_used = [
             UnusedOption(
                 section,
                 option,
@@ -298,12 +341,16 @@ class _Reader:
             for option in self.sections.get(section, {})
             if option not in used.get(section, set())
         ]
+        if self.node_staging_uri and self.has_staging_section(config):
+            reason = f"[{STAGING}] says where staging is"
+            not_used.append(UnusedOption(DEFAULT, NODE_STAGING_URI, reason))
+        return not_used
 
 
 def store_sections(sections: Mapping[str, Mapping[str, str]]) -> set[str]:
     """The sections that are about stores alone, whether there are such or not.
 
-    Those of the stores that Glance keeps to itself are among them.
+    Those of the stores that Glance has for itself are among them.
     """
     backends = _items(sections.get(DEFAULT, {}).get("enabled_backends", ""))
     names = {item.partition(":")[0].strip() for item in backends}
@@ -338,6 +385,10 @@ def _wrong_type(kind: str) -> str | None:
     return types
 
 
+def _wrong_for_staging(kind: str) -> str | None:
+    return "a type of store that can be written to" if DRIVERS[kind].NEVER_WRITES else None
+
+
 def _reason(section: str, option: str, *, is_multiple: bool) -> str | None:
     """Why a known option has no effect in this section; None if nobody knows it."""
     for kind, prefix in _ELSEWHERE.items():
@@ -354,6 +405,8 @@ def _reason(section: str, option: str, *, is_multiple: bool) -> str | None:
     ]
     if not kinds and option not in CommonOptions.model_fields:
         return None
+    if section == TASKS:
+        return "tasks keep nothing in a store"
     if is_multiple and section == GLANCE_STORE:
         return "each of enabled_backends has a section of its own"
     if not is_multiple and section == BACKEND_DEFAULTS:

@@ -18,6 +18,7 @@ from diptych_common.logs import operator
 from diptych_store.errors import StoreError
 from diptych_store.protocol import Marks, Store
 from diptych_store.registry import Stores
+from diptych_store.settings import STAGING
 from sqlalchemy.exc import SQLAlchemyError
 
 from diptych_images.db import stores as marks_of_stores
@@ -42,7 +43,7 @@ async def compared(db: Database, stores: Stores) -> AsyncGenerator[None]:
     the context lasts: the service starts without either. If a store turns out then to be another
     one, this process is told to end, as by SIGTERM.
     """
-    marked = [stores[name] for name in stores.names if isinstance(stores[name], Marks)]
+    marked = [store for store in stores.every if isinstance(store, Marks)]
     tasks = [asyncio.create_task(_is_same(db, store)) for store in marked]
     try:
         if tasks:
@@ -108,11 +109,15 @@ async def _is_same(db: Database, store: Store) -> bool:
         return False
     if marks <= {*noted["marks"]}:
         return True
+    instead = (
+        "to have staged data in the default store, configure none for them"
+        if store.name == STAGING
+        else "if each is to have its own, set filesystem_store_shared = false for the store"
+    )
     raise NotShared(
         f"Store {store.name}: node {_node()} has another directory than the one that node"
         f" {noted['node']} noted on {noted['noted_at']:%Y-%m-%d %H:%M} UTC. Mount the same one on"
-        " all nodes; or, if each is to have its own, set filesystem_store_shared = false for the"
-        " store; or, if the directory was replaced on purpose, run"
+        f" all nodes; or, {instead}; or, if the directory was replaced on purpose, run"
         f" `diptych-images stores adopt {store.name}`."
     )
 

@@ -86,11 +86,11 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
     async def sweep(job: Job, context: JobContext) -> None:
         """Remove attempts that no row knows of."""
         failures: list[StoreError] = []
-        for name in stores.names:
-            if stores.info[name].read_only:
+        for store in stores.every:
+            if stores.info[store.name].read_only:
                 continue
             try:
-                await sweep_store(stores[name])
+                await sweep_store(store)
             except StoreError as failure:
                 failures.append(failure)  # the other stores are swept all the same
         if failures:
