@@ -15,7 +15,7 @@ from dev.keystone import Keystone
 from dev.seaweedfs import Seaweedfs
 from dev.swift import Swift
 
-from tests import databases, servers
+from tests import databases, kills, servers
 
 # Suites and helpers with assertions, which others than their own tests import, too.
 for module in ("conformance", "faults", "fault_suite"):
@@ -35,6 +35,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         servers.leave()
     else:
         servers.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    kills.summarize(terminalreporter)
 
 
 def _is_worker(config: pytest.Config) -> bool:
