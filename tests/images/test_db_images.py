@@ -168,7 +168,7 @@ async def test_each_function_is_one_statement(images_db: Database, images_databa
             partial(images.insert, connection, {"name": "third"}),
             partial(images.update, connection, image_id, {"name": "changed", "tags": ["t"]}),
             partial(start, attempt=attempt),
-            partial(images.renew, connection, attempt, lease_s=-1),
+            partial(images.renew, connection, [attempt], lease_s=-1),
             partial(images.take_expired, connection, lease_s=60, limit=10),
             partial(images.drop_attempt, connection, attempt),
             partial(start, attempt=later),
@@ -343,7 +343,7 @@ async def test_an_upload_finishes_once(connection: AsyncConnection):
     attempt = await begin(connection, row["id"])
     assert await finish(connection, row["id"], attempt) is not None
     assert await finish(connection, row["id"], attempt) is None
-    assert not await images.renew(connection, attempt, lease_s=60)
+    assert not await images.renew(connection, [attempt], lease_s=60)
     assert not await images.take_attempt(connection, attempt, lease_s=60)
     assert not await images.drop_attempt(connection, attempt)
     assert await location_states(connection, row["id"]) == ["active"]
@@ -390,7 +390,7 @@ async def test_an_upload_of_a_deleted_image_comes_to_nothing(connection: AsyncCo
     deleted = await images.mark_deleted(connection, row["id"])
     assert deleted is not None
     assert deleted["locations"] == [], "the attempt is the upload's to discard"
-    assert not await images.renew(connection, attempt, lease_s=60)
+    assert not await images.renew(connection, [attempt], lease_s=60)
     assert await finish(connection, row["id"], attempt) is None
     assert await location_states(connection, row["id"]) == ["pending"]
     assert await images.take_attempt(connection, attempt, lease_s=60)
@@ -518,14 +518,14 @@ async def test_only_attempts_whose_lease_is_over_are_taken(connection: AsyncConn
         )
     ]
     assert await images.take_expired(connection, lease_s=60, limit=10) == []
-    assert not await images.renew(connection, attempt, lease_s=60)
-    assert await images.renew(connection, living, lease_s=60)
+    assert not await images.renew(connection, [attempt], lease_s=60)
+    assert await images.renew(connection, [living], lease_s=60)
 
 
 async def test_a_renewed_attempt_is_not_taken(connection: AsyncConnection):
     row = await make_image(connection)
     attempt = await begin(connection, row["id"], lease_s=-1)
-    assert await images.renew(connection, attempt, lease_s=60)
+    assert await images.renew(connection, [attempt], lease_s=60)
     assert await images.take_expired(connection, lease_s=60, limit=10) == []
 
 

@@ -8,14 +8,16 @@ sides go through the store's fence: an attempt that was discarded can no longer 
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from diptych_common.database import Database
 from diptych_common.errors import Gone, ServiceUnavailable
 from diptych_store.errors import AlreadyThere, StoreError
+from diptych_store.ingest import Target
 from diptych_store.protocol import ActsForUsers, Attempt, Store
+from diptych_store.tasks import finished
 
 from diptych_images.db import images
 
@@ -64,49 +66,72 @@ async def remove(db: Database, store: Store, attempt: Attempt, *, published: boo
         await images.drop_attempt(connection, attempt.token)
 
 
-class Held:
-    """An attempt while this process works on it; leaving the context with an error undoes it.
+class HeldTogether:
+    """Attempts while this process works on them; leaving the context with an error undoes them.
 
-    The image is in `saving` and the attempt's row is pending when the context is entered. On a
-    clean exit nothing is done: the caller has finished the upload by then. On any error,
-    cancellation included, the bytes are removed and the image is queued again, unless it was
-    deleted or somebody else took the attempt over.
+    Their rows are pending when they are added; the leases are renewed by one statement. On a clean
+    exit nothing is done. On any error, cancellation included, the bytes of all that did not land
+    are removed and then their rows, unless somebody else took them over.
     """
 
-    def __init__(self, db: Database, store: Store, attempt: Attempt, *, lease_s: float) -> None:
+    def __init__(self, db: Database, *, lease_s: float) -> None:
         self._db = db
-        self._store = store
-        self._attempt = attempt
         self._lease_s = lease_s
-        self._published = False
+        self._targets: list[Target] = []
+        self._published: set[Target] = set()
+        # What somebody else must not take.
+        self._renewed: set[str] = set()
 
     async def __aenter__(self) -> Self:
         return self
 
+    def add(self, target: Target) -> None:
+        """Hold an attempt too."""
+        self._targets.append(target)
+        self._renewed.add(target.attempt.token)
+
+    def landed(self, target: Target) -> None:
+        """Hold the attempt no longer: what it wrote is the image's by now."""
+        self._targets.remove(target)
+        self._renewed.discard(target.attempt.token)
+
+    async def undo(self, target: Target) -> None:
+        """Remove what the attempt wrote, and its row; what cannot be is left to the reaper."""
+        self.landed(target)
+        await finished(self._undo(target))
+
     async def while_held(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work`, renewing the lease; Gone, and the work cancelled, once it is lost."""
+        """Run `work`, renewing the leases; Gone, and the work cancelled, once one is lost."""
         working = asyncio.create_task(work)
         renewing = asyncio.create_task(self._renew_until_lost())
         try:
             await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
-                raise self._lost()
+                raise renewing.result()
             return working.result()
         finally:
             for task in (working, renewing):
                 task.cancel()
             await asyncio.gather(working, renewing, return_exceptions=True)
 
-    async def publish(self) -> str:
-        """Make the bytes the object of the image, if the attempt is still ours; its location."""
-        if not await self._renew():
-            raise self._lost()
-        self._published = True
+    async def publish(self, target: Target) -> str:
+        """Make the bytes the object of the attempt, if it is still ours; the object's location.
+
+        For work that runs in `while_held`. The lease is not renewed after this: what comes next,
+        the transaction in which the attempt lands, has a whole one.
+        """
+        if not await self._renew({target.attempt.token}):
+            raise _lost(target.attempt)
+        self._published.add(target)
         try:
-            return await self.while_held(self._store.publish(self._attempt))
+            location = await target.store.publish(target.attempt)
         except AlreadyThere:
-            self._published = False  # somebody else's object: not ours to remove
+            self._published.discard(target)  # somebody else's object: not ours to remove
             raise
+        if not await self._renew({target.attempt.token}):
+            raise _lost(target.attempt)
+        self._renewed.discard(target.attempt.token)
+        return location
 
     async def __aexit__(
         self,
@@ -116,48 +141,85 @@ class Held:
     ) -> None:
         if error is None:
             return
-        # A client that is gone or a server that stops cancels this request; what was begun is
-        # undone all the same.
-        undoing = asyncio.create_task(self._undo())
-        try:
-            await asyncio.shield(undoing)
-        except asyncio.CancelledError:
-            await undoing
-            raise
+        # A client that is gone or a server that stops cancels this; what was begun is undone all
+        # the same.
+        await finished(self._undo_all())
 
-    async def _undo(self) -> None:
+    async def _undo_all(self) -> None:
+        await asyncio.gather(*(self._undo(target) for target in self._targets))
+
+    async def _undo(self, target: Target) -> None:
         try:
             await undo(
                 self._db,
-                self._store,
-                self._attempt,
-                published=self._published,
+                target.store,
+                target.attempt,
+                published=target in self._published,
                 lease_s=self._lease_s,
             )
         except (StoreError, ServiceUnavailable) as failure:
             # The row keeps its lease and the reaper does the rest when the lease is over.
-            log.warning("Attempt %s is left to the reaper: %s", self._attempt.token, failure)
+            log.warning("Attempt %s is left to the reaper: %s", target.attempt.token, failure)
 
-    async def _renew(self) -> bool:
+    async def _renew(self, tokens: Collection[str]) -> set[str]:
         async with self._db.write() as connection:
-            return await images.renew(connection, self._attempt.token, lease_s=self._lease_s)
+            return await images.renew(connection, tokens, lease_s=self._lease_s)
 
-    async def _renew_until_lost(self) -> None:
+    async def _renew_until_lost(self) -> Gone:
         pause_s = self._lease_s / 3
         while True:
             await asyncio.sleep(pause_s)
+            tokens = set(self._renewed)
+            if not tokens:
+                continue
             try:
                 # A server that falls silent must leave time for another try on another connection.
                 async with asyncio.timeout(self._lease_s / 6):
-                    is_held = await self._renew()
+                    held = await self._renew(tokens)
             except (ServiceUnavailable, TimeoutError) as failure:
-                # Whether the attempt survives this is decided by the next renewal that answers.
-                log.warning("Lease of attempt %s not renewed: %r", self._attempt.token, failure)
+                # Whether the attempts survive this is decided by the next renewal that answers.
+                log.warning("Leases of attempts %s not renewed: %r", tokens, failure)
                 pause_s = self._lease_s / 20
-            else:
-                if not is_held:
-                    return
-                pause_s = self._lease_s / 3
+                continue
+            for target in self._targets:
+                # One that was published or undone meanwhile is not asked for any more.
+                token = target.attempt.token
+                if token in tokens - held and token in self._renewed:
+                    return _lost(target.attempt)
+            pause_s = self._lease_s / 3
 
-    def _lost(self) -> Gone:
-        return Gone(f"Image {self._attempt.key} was deleted or taken over while data was written.")
+
+class Held:
+    """An attempt at uploading or staging while this process works on it.
+
+    As HeldTogether, with one attempt, whose row is pending when the context is entered: on any
+    error the bytes are removed and the image is queued again, unless it was deleted.
+    """
+
+    def __init__(self, db: Database, store: Store, attempt: Attempt, *, lease_s: float) -> None:
+        self._target = Target(store, attempt)
+        self._held = HeldTogether(db, lease_s=lease_s)
+        self._held.add(self._target)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def while_held(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work`, renewing the lease; Gone, and the work cancelled, once it is lost."""
+        return await self._held.while_held(work)
+
+    async def publish(self) -> str:
+        """Make the bytes the object of the attempt, if it is still ours; its location."""
+        return await self._held.while_held(self._held.publish(self._target))
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._held.__aexit__(kind, error, traceback)
+
+
+def _lost(attempt: Attempt) -> Gone:
+    return Gone(f"Image {attempt.key} was deleted or taken over while data was written.")

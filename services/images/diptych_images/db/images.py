@@ -8,13 +8,13 @@ Rows are locked in one order, so that no two of these functions can wait for eac
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, TypedDict, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as insert_into
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -425,26 +425,30 @@ async def start_upload(
     )
 
 
+# As text, for asyncpg asks the server twice what an array of UUIDs is.
+_ATTEMPTS: Final = sa.bindparam("the_attempts", type_=ARRAY(sa.Text))
 _RENEW: Final = (
     sa.update(image_locations)
     .where(
-        image_locations.c.attempt == _ATTEMPT,
+        image_locations.c.attempt == sa.any_(sa.cast(_ATTEMPTS, ARRAY(sa.Uuid(as_uuid=False)))),
         image_locations.c.status == word("pending"),
         sa.exists().where(images.c.id == image_locations.c.image_id, _is_living),
     )
     .values(lease_until=_LEASE_END)
-    .returning(image_locations.c.id)
+    .returning(image_locations.c.attempt)
 )
 
 
-async def renew(connection: AsyncConnection, attempt: str, *, lease_s: float) -> bool:
-    """Hold an attempt for that many seconds from now.
+async def renew(
+    connection: AsyncConnection, attempts: Collection[str], *, lease_s: float
+) -> set[str]:
+    """Hold attempts for that many seconds from now; those that are held.
 
-    False if it is lost: taken over by the reaper, or its image deleted. An attempt whose lease is
-    over but that nobody took is still held.
+    The others are lost: taken over by somebody else, or their image is deleted. An attempt whose
+    lease is over but that nobody took is still held.
     """
-    held = await connection.execute(_RENEW, {"the_attempt": attempt, "lease_s": lease_s})
-    return held.one_or_none() is not None
+    held = await connection.execute(_RENEW, {"the_attempts": [*attempts], "lease_s": lease_s})
+    return {*held.scalars()}
 
 
 def _finish_upload() -> sa.Select[Any]:

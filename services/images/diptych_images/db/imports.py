@@ -335,18 +335,23 @@ async def land(
     url: str,
     metadata: Mapping[str, object],
     found: Bytes,
-    activate: Mapping[str, object] | None,
+    becomes: Mapping[str, object],
+    activate: bool,
 ) -> ImageRow | None:
     """Make what the attempt has published a location of the image.
 
-    The first one gives the image its size and digests; raises Disagrees if it has others. With
-    `activate` the image becomes active, and gets these columns. None if the attempt is somebody
-    else's by now or the task does not hold the image: then the caller's transaction must change
-    nothing.
+    The first one gives the image its size and digests; raises Disagrees if it has others. The
+    columns `becomes`, of whose `properties` each replaces the image's of that name, are for when
+    it is active: with `activate` now, else in `finish`. None if the attempt is somebody else's by
+    now or the task does not hold the image: then the caller's transaction must change nothing.
     """
     landed = await connection.execute(
         _LAND.where(_rows.import_task == _TASK).values(
-            status="active", url=url, metadata=dict(metadata), lease_until=None
+            status="active",
+            url=url,
+            metadata=dict(metadata),
+            lease_until=None,
+            staged=dict(becomes),
         ),
         {"the_image": image_id, "the_attempt": attempt, "the_task": task_id},
     )
@@ -359,10 +364,12 @@ async def land(
         "properties": {
             **row["properties"],
             IMPORTING: _merged(row, IMPORTING, remove=[location.store]),
+            # In an earlier run, perhaps.
+            FAILED: _merged(row, FAILED, remove=[location.store]),
         },
     }
-    if activate is not None and row["status"] == "importing":
-        changed |= _activated(changed, activate)
+    if activate and row["status"] == "importing":
+        changed |= _activated(changed, becomes)
     return await images.update(connection, image_id, changed)
 
 
@@ -387,10 +394,13 @@ _RELEASE_STAGED: Final = (
     .values(status="deleted")
     .returning(_rows.id)
 )
+_BECOMES: Final = sa.select(_rows.staged).where(
+    _rows.image_id == _ID, _rows.import_task == _TASK, _rows.status == word("active")
+)
 _KEEP: Final = (
     sa.update(image_locations)
     .where(_rows.image_id == _ID, _rows.import_task == _TASK, _rows.status == word("active"))
-    .values(attempt=None)
+    .values(attempt=None, staged=sa.null())
 )
 
 
@@ -399,24 +409,28 @@ async def finish(
     image_id: str,
     *,
     task_id: str,
-    activate: Mapping[str, object],
+    stores: Collection[str],
     message: str | None = None,
 ) -> tuple[ImageRow, bool] | None:
     """End an import that has put the bytes into all stores that it could; None as for `land`.
 
-    The image is active, with these columns unless it was before, and nothing holds it. `message`
-    is for its owner. Also says whether there are staged bytes, or others, to be removed by a job.
+    The image is active, with the columns that it was to have then, and nothing holds it. Of the
+    `stores` that it was imported to clients see none as outstanding. `message` is for the image's
+    owner. Also says whether there are staged bytes, to be removed by a job.
     """
     row = await _held(connection, image_id, task_id)
     if row is None:
         return None
-    properties = dict(row["properties"])
+    properties = {**row["properties"], IMPORTING: _merged(row, IMPORTING, remove=stores)}
     if message is not None:
         properties[MESSAGE] = message
     changed: dict[str, object] = {"import_task": None, "properties": properties}
-    if row["status"] == "importing":
-        changed |= _activated(changed, activate)
     keys = {"the_image": image_id, "the_task": task_id}
+    if row["status"] == "importing":
+        becomes = (await connection.execute(_BECOMES, keys)).scalars().first()
+        if becomes is None:
+            return None
+        changed |= _activated(changed, becomes)
     await connection.execute(_KEEP, keys)
     released = await connection.execute(_RELEASE_STAGED, {"the_image": image_id})
     has_bytes_to_remove = released.first() is not None
@@ -444,8 +458,11 @@ _LEAVE_ATTEMPTS: Final = _leave(
 _LEAVE_LANDED: Final = _leave(
     _rows.image_id == _ID, _rows.status == word("active"), _rows.attempt.is_not(None)
 )
-_IS_BUSY: Final = sa.select(sa.func.count()).where(
-    _rows.import_task == _TASK, _rows.status == word("discarding")
+_BUSY: Final = sa.select(_rows.store).where(
+    _rows.image_id == _ID,
+    _rows.status.in_((word("pending"), word("discarding"))),
+    _rows.key.is_(None),
+    sa.not_(_rows.released),
 )
 
 
@@ -462,9 +479,9 @@ async def leave_attempts(
     return [Left(*row) for row in left]
 
 
-async def has_attempts_being_discarded(connection: AsyncConnection, *, task_id: str) -> bool:
-    """Whether anybody is still about to discard attempts of this import."""
-    return (await connection.execute(_IS_BUSY, {"the_task": task_id})).scalar_one() > 0
+async def busy_stores(connection: AsyncConnection, image_id: str) -> set[str]:
+    """The stores where an attempt at the image's object is under way, or still being removed."""
+    return {*(await connection.execute(_BUSY, {"the_image": image_id})).scalars()}
 
 
 async def leave_landed(
