@@ -51,6 +51,7 @@ def image_row(**changes: Any) -> ImageRow:
         "os_hidden": False,
         "tags": [],
         "properties": {},
+        "import_task": None,
         "created_at": datetime(2026, 3, 4, 5, 6, 7, 999_999, tzinfo=UTC),
         "updated_at": datetime(2026, 3, 4, 5, 6, 8, tzinfo=UTC),
         "deleted_at": None,
@@ -452,3 +453,25 @@ def test_a_page_of_documents_satisfies_the_collections_schema() -> None:
     }
 
     Draft202012Validator(documents(SCHEMA)["images"]).validate(page)
+
+
+def test_an_image_that_is_imported_names_its_task():
+    assert "os_glance_import_task" not in document(image_row())
+    assert document(image_row(import_task=ID))["os_glance_import_task"] == ID
+
+
+def test_why_an_import_failed_is_for_the_owner_and_administrators():
+    row = image_row(
+        properties={
+            "os_glance_import_message": "There is nothing at internal.example.",
+            "os_glance_failed_import": "fast",
+            "os_glance_importing_to_stores": "",
+        }
+    )
+    assert document(row, is_owner=True)["os_glance_import_message"]
+    assert document(row, is_admin=True)["os_glance_import_message"]
+    shown = document(row)
+    assert "os_glance_import_message" not in shown
+    # What Nova polls everybody sees, empty lists too.
+    assert shown["os_glance_failed_import"] == "fast"
+    assert shown["os_glance_importing_to_stores"] == ""

@@ -20,6 +20,7 @@ EXCEPTIONS = {
     "PUT /v2/images/{image_id}/file": "data",  # bytes: a file is anything in Python
     "GET /v2/images/{image_id}/file": "data",
     "HEAD /v2/images/{image_id}/file": "data",
+    "POST /v2/images/{image_id}/import": "imports",  # a keyword in Python
     "PATCH /v2/images/{image_id}": "patch",  # images.py would be too long
 }
 
@@ -91,6 +92,9 @@ def test_a_body_is_refused_or_taken() -> None:
         "POST /v2/images",
         "PATCH /v2/images/{image_id}",
         "PUT /v2/images/{image_id}/file",
+        "PUT /v2/images/{image_id}/stage",
+        "POST /v2/images/{image_id}/import",
+        "POST /v2/tasks",
         "POST /v2/images/{image_id}/members",
         "PUT /v2/images/{image_id}/members/{member}",
     }
@@ -106,7 +110,7 @@ def test_a_route_with_a_body_declares_it_and_its_answer(route: APIRoute) -> None
     success = str(route.status_code or 200)
     answer = declared["responses"][success]
     assert answer["description"]
-    if success == "204":
+    if success in ("202", "204"):
         assert "content" not in answer
     else:
         contents += answer["content"].values()

@@ -1,7 +1,8 @@
 """The images service put together: its routes, its middleware, and what a process opens.
 
 Where a route is: `/v2/<family>…` in `api/<family>.py`, `/v2/images/{id}/<sub>…` in
-`api/<sub>.py`. The exceptions: `file` is in `data.py`, and `PATCH /v2/images/{id}` in `patch.py`.
+`api/<sub>.py`. The exceptions: `file` is in `data.py`, `import` in `imports.py`, and
+`PATCH /v2/images/{id}` in `patch.py`.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Any, cast
 
-from diptych_common import service
+from diptych_common import sealing, service
 from diptych_common.application import Application, assemble
 from diptych_common.database import Database
 from diptych_common.metrics import Metrics
@@ -28,7 +29,19 @@ from starlette.middleware import Middleware
 from starlette.types import Scope
 
 from diptych_images import marks, policies
-from diptych_images.api import actions, data, images, info, members, patch, schemas, tags
+from diptych_images.api import (
+    actions,
+    data,
+    images,
+    imports,
+    info,
+    members,
+    patch,
+    schemas,
+    stage,
+    tags,
+    tasks,
+)
 from diptych_images.api.errors import from_store, render
 from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
@@ -43,11 +56,14 @@ ROUTERS = (
     images.router,
     patch.router,
     data.router,
+    stage.router,
+    imports.router,
     members.router,
     tags.router,
     actions.router,
     info.router,
     schemas.router,
+    tasks.router,
 )
 
 
@@ -117,6 +133,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
                         container_formats=settings.image_format.container_formats,
                     ),
                     metrics=metrics,
+                    sealed=sealing.configured(settings.jobs),
                 )
             }
 

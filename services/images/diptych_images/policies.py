@@ -66,6 +66,7 @@ RULES: Final[tuple[Rule, ...]] = (
         f"{_ADMIN} or (role:reader and ({_VISIBLE}))",
         "See an image. Where it denies, other requests on the image answer 404.",
         f"GET {_IMAGE}",
+        f"GET {_IMAGE}/tasks",
         old=_OLD,
     ),
     _rule("get_images", _ADMIN_OR_READER, "List images.", "GET /v2/images", old=_OLD),

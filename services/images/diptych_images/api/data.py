@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
-from urllib.parse import unquote
 from uuid import uuid4
 
 from diptych_common.errors import (
@@ -14,7 +13,6 @@ from diptych_common.errors import (
     Forbidden,
     Gone,
     TooLarge,
-    UnsupportedMediaType,
 )
 from diptych_common.ranges import has_current, requested_part
 from diptych_common.responses import BlobResponse
@@ -28,11 +26,17 @@ from diptych_store.errors import (
 )
 from diptych_store.errors import NotFound as NoObject
 from diptych_store.ingest import ingest
-from diptych_store.protocol import Annotates, Attempt, ByteRange, Reading, Store
+from diptych_store.protocol import Attempt, ByteRange, Reading, Store
 from fastapi import APIRouter, Request, Response
 
 from diptych_images import readers
 from diptych_images.api.errors import ANY_ERROR
+from diptych_images.api.incoming import (
+    announced_size,
+    named_store,
+    require_octet_stream,
+    user_token,
+)
 from diptych_images.api.resources import (
     NO_BODY,
     Res,
@@ -45,15 +49,13 @@ from diptych_images.api.resources import (
     require_change,
     visible_image,
 )
-from diptych_images.attempts import Held, in_account
+from diptych_images.attempts import Held, in_account, told_beside
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
 from diptych_images.formats import Inspection, judge
 
 router = APIRouter(prefix="/v2/images/{image_id}/file", responses=ANY_ERROR)
 log = logging.getLogger(__name__)
-
-_MANY_DIGITS = 30
 
 _UPLOAD_OPENAPI: dict[str, Any] = {
     "requestBody": {
@@ -70,9 +72,9 @@ _UPLOAD_OPENAPI: dict[str, Any] = {
 async def upload(image_id: str, request: Request, res: Res, who: Who) -> Response:
     """Give a queued image its bytes; on any failure it is queued again and nothing is left."""
     refuse_anonymous(who)
-    _require_octet_stream(request)
-    size = _announced_size(request)
-    store = in_account(_chosen_store(request, res), who.project_id, token=_user_token(request))
+    require_octet_stream(request)
+    size = announced_size(request)
+    store = in_account(_chosen_store(request, res), who.project_id, token=user_token(request))
     settings = res.settings.default
     async with res.db.read() as connection:
         row = await visible_image(connection, image_id, res, who)
@@ -132,7 +134,7 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
                 row["id"],
                 attempt=attempt.token,
                 url=location,
-                metadata=_told_beside(location, store, res),
+                metadata=told_beside(location, store, is_multiple=res.stores.is_multiple),
                 size=stored.size,
                 virtual_size=virtual_size,
                 checksum=stored.digests["md5"],
@@ -178,7 +180,7 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
 
     async with AsyncExitStack() as stack:
         asked = ByteRange() if part is None else ByteRange(part.start, part.length)
-        acting = partial(in_account, project_id=who.project_id, token=_user_token(request))
+        acting = partial(in_account, project_id=who.project_id, token=user_token(request))
         opened = await _first_that_opens(stack, res, row, asked, acting)
         if opened is None:
             return Response(status_code=204)
@@ -236,52 +238,8 @@ def _damaged(row: ImageRow, store: str) -> StoreError:
     return Unreachable(f"Image {row['id']} is damaged in store {store}.")
 
 
-def _user_token(request: Request) -> str | None:
-    """The caller's token as it came, for stores that act for users; never to be kept or logged."""
-    return request.headers.get("x-auth-token") or request.headers.get("x-storage-token")
-
-
-def _told_beside(location: str, store: Store, res: Resources) -> dict[str, object]:
-    """What a location's document says of it besides, as far as Glance's clients expect it."""
-    told: dict[str, object] = {}
-    if isinstance(store, Annotates):
-        told.update(store.annotations(location))
-    if res.stores.is_multiple:
-        told["store"] = store.name
-    return told
-
-
-def _require_octet_stream(request: Request) -> None:
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/octet-stream":
-        raise UnsupportedMediaType(
-            f"Data is sent as application/octet-stream, not as {content_type or 'nothing'}."
-        )
-
-
-def _announced_size(request: Request) -> int | None:
-    """The number of bytes that the client announces, None if it does not.
-
-    `Content-Length: 0` announces nothing: Glance's clients send it for an empty image and for
-    one of unknown size alike.
-    """
-    length = int(request.headers.get("content-length", "0")) or None
-    announced = request.headers.get("x-openstack-image-size")
-    if announced is None:
-        return length
-    # int() refuses thousands of digits with an error of its own; no size has as many as this.
-    if not (announced.isascii() and announced.isdecimal() and len(announced) <= _MANY_DIGITS):
-        raise BadRequest("x-openstack-image-size must be a number of bytes.")
-    if length is not None and int(announced) != length:
-        raise BadRequest(
-            f"x-openstack-image-size announces {announced} bytes, Content-Length {length}."
-        )
-    return int(announced)
-
-
 def _chosen_store(request: Request, res: Resources) -> Store:
-    # glanceclient quotes the values of its headers.
-    name = unquote(request.headers.get("x-image-meta-store", ""))
+    name = named_store(request)
     if not name or not res.stores.is_multiple:
         store = res.stores.default
     elif name in res.stores.names:

@@ -1,13 +1,11 @@
 """/v2/images: list, create, show, delete."""
 
-from uuid import uuid4
-
 from diptych_common import jobs
-from diptych_common.errors import Conflict, Forbidden
+from diptych_common.errors import Forbidden
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
-from diptych_images import policies
+from diptych_images.api import creation
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import (
     NO_BODY,
@@ -62,40 +60,11 @@ async def list_(request: Request, res: Res, who: Who) -> Response:
 async def create(request: Request, res: Res, who: Who) -> Response:
     """A new image without data, `queued`."""
     refuse_anonymous(who)
-    new = wire.parse_create(
-        await json_body(request),
-        res.schema,
-        project_id=who.project_id,
-        is_admin=is_admin(res, who),
-    )
-    about = {
-        **new.properties,
-        "owner": new.owner,
-        "project_id": new.owner,
-        # Glance asks about a private image where the client names no visibility, though the image
-        # will be `shared`.
-        "visibility": new.visibility or "private",
-    }
-    res.policy.require("add_image", who, about)
-    policies.require_owner(res.policy, who, new.owner)
-    if new.visibility == "public":
-        res.policy.require("publicize_image", who, about)
-    if new.visibility == "community":
-        res.policy.require("communitize_image", who, about)
-    wire.check_quotas(
-        new.properties,
-        new.tags,
-        property_quota=res.settings.default.image_property_quota,
-        tag_quota=res.settings.default.image_tag_quota,
-    )
-    image_id = new.id or str(uuid4())
+    new = creation.checked(await json_body(request), res, who)
     async with res.db.write() as connection:
-        row = await images.insert(connection, new.values(image_id))
-        if row is None:
-            raise Conflict(f"The id {image_id} is or was that of another image.")
-        await emit(connection, "image.create", row)
+        row = await creation.insert(connection, new)
 
-    headers = {"Location": str(request.url_for("show", image_id=image_id))}
+    headers = {"Location": str(request.url_for("show", image_id=row["id"]))}
     if methods := res.settings.import_methods:
         headers["OpenStack-image-import-methods"] = ",".join(methods)
     if res.stores.is_multiple:
@@ -114,7 +83,7 @@ async def show(image_id: str, res: Res, who: Who) -> Response:
 
 @router.delete("/{image_id}", status_code=204, dependencies=[NO_BODY])
 async def delete(image_id: str, res: Res, who: Who) -> Response:
-    """Delete an image at once; its bytes go after the commit, by a job."""
+    """Delete an image at once; its bytes go after the commit, by a job, and its import stops."""
     refuse_anonymous(who)
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
@@ -127,4 +96,6 @@ async def delete(image_id: str, res: Res, who: Who) -> Response:
         await emit(connection, "image.delete", deleted)
         if deleted["locations"]:
             await jobs.enqueue(connection, jobs_table, "remove_bytes", {"image_id": row["id"]})
+        if row["import_task"] is not None:
+            await jobs.cancel(connection, jobs_table, kind="import", dedup_key=row["import_task"])
     return Response(status_code=204)

@@ -15,6 +15,7 @@ from diptych_common.identity import Identity
 from diptych_common.logs import request_id
 from diptych_common.metrics import Metrics
 from diptych_common.policy import Policy
+from diptych_common.sealing import Sealed
 from diptych_store.ingest import BlockPool
 from diptych_store.registry import Stores
 from fastapi import Depends, Request
@@ -24,6 +25,7 @@ from diptych_images.db import images
 from diptych_images.db.images import ImageRow
 from diptych_images.db.members import MemberRow
 from diptych_images.db.tables import outbox
+from diptych_images.db.tasks import TaskRow
 from diptych_images.settings import ImagesSettings
 from diptych_images.wire import event, image
 from diptych_images.wire.schemas import ImageSchema
@@ -41,7 +43,7 @@ _BODY_ENCODINGS = {"chunked", "compress", "deflate", "gzip", "identity"}
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the lifespan opened for this process."""
+    """What the lifespan opened for this process; `sealed` is None without a key in the settings."""
 
     settings: ImagesSettings
     db: Database
@@ -50,6 +52,7 @@ class Resources:
     blocks: BlockPool
     schema: ImageSchema
     metrics: Metrics
+    sealed: Sealed | None
 
 
 # Dependencies are coroutines, for FastAPI sends plain functions through a thread.
@@ -215,6 +218,7 @@ def document(row: ImageRow, res: Resources, who: Identity) -> dict[str, object]:
     return image.document(
         row,
         is_admin=is_admin(res, who),
+        is_owner=who.project_id is not None and who.project_id == row["owner"],
         show_direct_url=res.settings.default.show_image_direct_url,
         show_locations=res.settings.default.show_multiple_locations,
         multi_store=res.stores.is_multiple,
@@ -226,6 +230,11 @@ def document(row: ImageRow, res: Resources, who: Identity) -> dict[str, object]:
 async def emit(connection: Connection, event_type: str, row: ImageRow) -> None:
     """Record an `image.*` event in the caller's transaction."""
     await events.emit(connection, outbox, event_type, event.image(row), request_id=request_id.get())
+
+
+async def emit_task(connection: Connection, event_type: str, row: TaskRow) -> None:
+    """Record a `task.*` event in the caller's transaction."""
+    await events.emit(connection, outbox, event_type, event.task(row), request_id=request_id.get())
 
 
 async def emit_member(connection: Connection, event_type: str, row: MemberRow) -> None:

@@ -2,6 +2,7 @@
 
 from diptych_images.db.images import ImageRow
 from diptych_images.db.members import MemberRow
+from diptych_images.db.tasks import TaskRow
 from diptych_images.wire.image import timestamp
 
 
@@ -32,6 +33,34 @@ def image(row: ImageRow) -> dict[str, object]:
         "tags": row["tags"],
         "deleted": row["deleted_at"] is not None,
         "deleted_at": None if row["deleted_at"] is None else timestamp(row["deleted_at"]),
+    }
+
+
+def imported(row: ImageRow, *, store: str) -> dict[str, object]:
+    """The payload of an event about an image and one of the stores that it is imported into."""
+    lists = ("os_glance_importing_to_stores", "os_glance_failed_import")
+    names = {name: (row["properties"].get(name) or "").split(",") for name in lists}
+    return {
+        **image(row),
+        **{name: [one for one in listed if one] for name, listed in names.items()},
+        "backend": store,
+    }
+
+
+def task(row: TaskRow) -> dict[str, object]:
+    """The payload of a `task.*` event; what the task was given and says stays out, as in Glance."""
+    return {
+        "id": row["id"],
+        "type": row["type"],
+        "status": row["status"],
+        "result": None,
+        "owner": row["owner"],
+        "message": None,
+        "expires_at": None if row["expires_at"] is None else timestamp(row["expires_at"]),
+        "created_at": timestamp(row["created_at"]),
+        "updated_at": timestamp(row["updated_at"]),
+        "deleted": False,
+        "deleted_at": None,
     }
 
 

@@ -34,6 +34,8 @@ BASE_PROPERTIES = frozenset(
 
 # Bookkeeping of a Glance that this database may have come from; never shown.
 _HIDDEN = ("os_glance_hash_op_host", "os_glance_stage_host")
+# Says more than strangers need to know, of an address that only the owner knew perhaps.
+_FOR_OWNERS = "os_glance_import_message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,7 @@ def document(
     row: ImageRow,
     *,
     is_admin: bool = False,
+    is_owner: bool = False,
     show_direct_url: bool = False,
     show_locations: bool = False,
     multi_store: bool = False,
@@ -191,8 +194,10 @@ def document(
     shown: dict[str, object] = {
         name: "" if value is None and name not in nullable else value
         for name, value in row["properties"].items()
-        if name not in _HIDDEN
+        if name not in _HIDDEN and (name != _FOR_OWNERS or is_owner or is_admin)
     }
+    if row["import_task"] is not None:
+        shown["os_glance_import_task"] = row["import_task"]
     shown.update(
         id=image_id,
         name=row["name"],

@@ -235,3 +235,86 @@ def _stores(value: object) -> tuple[str, ...]:
         if not isinstance(name, str) or "\0" in name or len(name) > _LONGEST_NAME:
             raise BadRequest("stores must be a list of names.")
     return tuple(dict.fromkeys(cast("list[str]", names)))
+
+
+IMPORT_OPENAPI: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["method"],
+                    "properties": {
+                        "method": {
+                            "type": "object",
+                            "required": ["name"],
+                            "properties": {
+                                "name": {
+                                    "type": "string",
+                                    "description": "One of the methods of /v2/info/import.",
+                                },
+                                "uri": {
+                                    "type": "string",
+                                    "maxLength": _LONGEST_URI,
+                                    "description": "web-download: where the data is.",
+                                },
+                                "validation_data": {
+                                    "type": "object",
+                                    "required": ["os_hash_algo", "os_hash_value"],
+                                    "additionalProperties": False,
+                                    "properties": {
+                                        "os_hash_algo": {"type": "string", "enum": list(_DIGITS)},
+                                        "os_hash_value": {
+                                            "type": "string",
+                                            "pattern": "^[0-9a-fA-F]+$",
+                                        },
+                                    },
+                                    "description": "web-download: the digest the data must have.",
+                                },
+                                "glance_region": {
+                                    "type": "string",
+                                    "description": "glance-download: the region to ask.",
+                                },
+                                "glance_image_id": {
+                                    "type": "string",
+                                    "description": "glance-download: the image there.",
+                                },
+                                "glance_service_interface": {
+                                    "type": "string",
+                                    "default": "public",
+                                    "description": "glance-download: which of its endpoints.",
+                                },
+                                "swift-location": {
+                                    "type": "string",
+                                    "description": "swift-local: container/object.",
+                                },
+                            },
+                        },
+                        "stores": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "minItems": 1,
+                            "description": "The stores to import into; unset: the default one.",
+                        },
+                        "all_stores": {"type": "boolean", "default": False},
+                        "all_stores_must_succeed": {"type": "boolean", "default": True},
+                        "source_disk_format": {
+                            "type": "string",
+                            "description": "swift-local: for an image without disk_format.",
+                        },
+                        "source_container_format": {
+                            "type": "string",
+                            "description": "swift-local: for an image without container_format.",
+                        },
+                        "os_type": {
+                            "type": "string",
+                            "description": "swift-local: the image's property of this name.",
+                        },
+                    },
+                }
+            }
+        },
+    },
+    "responses": {"202": {"description": "The import has begun, or there is nothing to do."}},
+}

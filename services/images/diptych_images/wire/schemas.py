@@ -417,7 +417,7 @@ MEMBER: Schema = {
     },
 }
 
-_TASK: Schema = {
+TASK: Schema = {
     "name": "task",
     "properties": {
         "id": {"type": "string", "pattern": UUID_PATTERN, "description": "The task's identifier."},
@@ -704,8 +704,8 @@ def documents(image: ImageSchema) -> dict[str, Schema]:
         "images": _paged_collection("images", image.document),
         "member": MEMBER,
         "members": _simple_collection("members", MEMBER),
-        "task": _TASK,
-        "tasks": _simple_collection("tasks", _TASK),
+        "task": TASK,
+        "tasks": _simple_collection("tasks", TASK),
         "metadefs/namespace": _METADEF_NAMESPACE,
         "metadefs/namespaces": _paged_collection("namespaces", _METADEF_NAMESPACE),
         "metadefs/resource_type": _METADEF_RESOURCE_TYPE,

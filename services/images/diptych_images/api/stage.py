@@ -1,0 +1,110 @@
+"""PUT /v2/images/{id}/stage: bytes that wait to be imported."""
+
+from typing import Any
+from uuid import uuid4
+
+from diptych_common.errors import Conflict, Gone, NotFound, TooLarge
+from diptych_store.digests import Digests
+from diptych_store.ingest import ingest
+from diptych_store.protocol import Attempt
+from fastapi import APIRouter, Request, Response
+
+from diptych_images.api.errors import ANY_ERROR
+from diptych_images.api.incoming import announced_size, require_octet_stream, user_token
+from diptych_images.api.resources import (
+    Res,
+    Who,
+    emit,
+    refuse_anonymous,
+    require_change,
+    visible_image,
+)
+from diptych_images.attempts import Held, in_account
+from diptych_images.db import imports
+from diptych_images.formats import Inspection
+
+router = APIRouter(prefix="/v2/images/{image_id}/stage", responses=ANY_ERROR)
+
+_STAGE_OPENAPI: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+    "responses": {"204": {"description": "The data is there and can be imported."}},
+}
+
+
+@router.put("", status_code=204, openapi_extra=_STAGE_OPENAPI)
+async def stage(image_id: str, request: Request, res: Res, who: Who) -> Response:
+    """Keep bytes for an image that is queued; on any failure it is queued again.
+
+    What they are is found on their way in, and judged when they are imported: until then the
+    image's formats may change, or be missing.
+    """
+    refuse_anonymous(who)
+    if "glance-direct" not in res.settings.import_methods:
+        raise NotFound("The method glance-direct is not enabled here.")
+    require_octet_stream(request)
+    size = announced_size(request)
+    store = in_account(res.stores.staging, who.project_id, token=user_token(request))
+    settings = res.settings.default
+    async with res.db.read() as connection:
+        row = await visible_image(connection, image_id, res, who)
+    require_change(res, "modify_image", who, row)
+    if row["status"] != "queued":
+        raise Conflict(f"Image {image_id} is {row['status']}; only queued images take data.")
+    if size is not None and size > settings.image_size_cap:
+        raise TooLarge(f"An image can have {settings.image_size_cap} bytes.")
+
+    token = str(uuid4())
+    attempt = Attempt(key=imports.staged_key(row["id"], token), token=token)
+    lease_s = res.settings.jobs.lease
+    async with res.db.write() as connection:
+        uploading = await imports.start_stage(
+            connection,
+            row["id"],
+            store=store.name,
+            attempt=token,
+            lease_s=lease_s,
+            project_id=who.project_id,
+        )
+        if uploading is None:
+            raise Conflict(f"Image {image_id} was deleted or takes data of another request.")
+        await emit(connection, "image.update", uploading)
+
+    async with Held(res.db, store, attempt, lease_s=lease_s) as held:
+        inspection = Inspection()
+        with res.metrics.transferring("in"):
+            stored = await held.while_held(
+                ingest(
+                    request.stream(),
+                    store,
+                    attempt,
+                    size=size,
+                    limit=settings.image_size_cap,
+                    digests=Digests(("md5", settings.hashing_algorithm)),
+                    observers=[inspection],
+                    pool=res.blocks,
+                )
+            )
+        res.metrics.store_bytes.labels(store.name, "in").inc(stored.size)
+        location = await held.publish()
+        async with res.db.write() as connection:
+            staged = await imports.finish_stage(
+                connection,
+                row["id"],
+                attempt=token,
+                url=location,
+                size=stored.size,
+                staged={
+                    "size": stored.size,
+                    "digests": dict(stored.digests),
+                    "findings": inspection.findings().document(),
+                },
+            )
+            if staged is None:
+                raise Gone(f"Image {image_id} was deleted while its data was staged.")
+            await emit(connection, "image.update", staged)
+    return Response(status_code=204)
