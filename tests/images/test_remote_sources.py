@@ -426,6 +426,54 @@ async def test_no_data_is_given_up(keystone: Keystone, token: str, foreign: Fore
         await downloaded(known(foreign), token=token, settings=settings(keystone))
 
 
+async def hanging(_asked: Asked, _writer: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
+
+
+async def dripping(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+    writer.write(head(content_length=len(DATA)))
+    while True:
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("handle", "options", "error", "reason"),
+    [
+        (answer(b"", 302, location="http://10.0.0.1/"), {}, GiveUp, "may not be asked, or leads"),
+        (
+            answer(DATA[1:], content_length=len(DATA), accept_ranges="none"),
+            {},
+            SourceFailed,
+            "cannot be reached, or broke off",
+        ),
+        (answer(DATA, content_length="x"), {}, SourceFailed, "cannot be reached, or broke off"),
+        (hanging, {"answer_timeout": 0.1}, SourceFailed, "did not answer in time"),
+        (dripping, {"read_timeout": 0.1, "min_rate": 100_000}, SourceFailed, "sends too slowly"),
+    ],
+)
+async def test_where_a_service_is_is_not_told(
+    keystone: Keystone,
+    token: str,
+    foreign: Foreign,
+    handle: Handle,
+    options: dict[str, Any],
+    error: type[Exception],
+    reason: str,
+) -> None:
+    foreign.handle = handle
+    with pytest.raises(error, match=f"^The image service of region X {reason}") as told:
+        await downloaded(
+            known(foreign),
+            token=token,
+            settings=settings(keystone),
+            outbound=outbound(**options),
+        )
+    assert "127.0.0.1" not in str(told.value)
+    assert "10.0.0.1" not in str(told.value)
+
+
 # Where the token must not go.
 
 
@@ -618,6 +666,15 @@ async def test_a_large_object_by_its_prefix_is_not_resumed(account: Account, tok
 async def test_an_object_that_is_not_there_is_given_up(account: Account, token: str) -> None:
     with pytest.raises(GiveUp, match="The object store answered 404"):
         await account.download("nothing.img", token)
+
+
+@pytest.mark.parametrize("name", ["..", "a/../../../AUTH_other/c/o", "./a", "a/."])
+async def test_a_name_that_leads_out_of_the_account_is_refused(
+    account: Account, token: str, name: str
+) -> None:
+    with pytest.raises(GiveUp, match="cannot be imported"):
+        await account.download(name, token)
+    assert account.wire.requests == []
 
 
 async def test_it_is_the_account_of_the_tokens_project(

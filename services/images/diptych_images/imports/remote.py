@@ -182,6 +182,9 @@ async def swift_local(
 
     The object store is that of this service's region, or the only one of the catalog.
     """
+    if {".", ".."} & {container, *name.split("/")}:
+        # What is between us and Swift may take them for steps, out of the account.
+        raise GiveUp("An object with . or .. for a part of its name cannot be imported.")
     base = _object_store(await _endpoints("object-store", token=token, settings=settings), settings)
     url = f"{base.rstrip('/')}/{quote(container, safe='')}/{quote(name, safe='/')}"
     opening = _download(

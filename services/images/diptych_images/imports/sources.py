@@ -8,6 +8,7 @@ What a server's answers mean is here, whoever the server is; who is asked, and b
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
@@ -29,6 +30,8 @@ from diptych_common.outbound import (
 )
 from diptych_store.errors import Unreachable
 from diptych_store.retries import Retries, resumed
+
+log = logging.getLogger(__name__)
 
 RETRIES: Final = Retries(count=8, first_s=0.5, longest_s=30.0)
 """How often in a row, and over how long, the rest of a broken download is asked for."""
@@ -75,7 +78,8 @@ def by_strong_etag(headers: Mapping[str, str]) -> Mapping[str, str] | None:
 class Request:
     """What is asked for, of whom: `who` begins the sentences about the one that is asked.
 
-    `headers`, if any, are a credential. `cafile` as in `Outbound.open`.
+    `headers`, if any, are a credential for a service of the cloud, of whose address messages say
+    nothing. `cafile` as in `Outbound.open`.
     """
 
     url: str
@@ -148,9 +152,9 @@ async def _answered(
         except TooLarge as error:
             raise _too_large(request, limit) from error
         except (Refused, ValueError, BadCertificate) as error:
-            raise GiveUp(str(error)) from error
+            raise GiveUp(_reason(request, error)) from error
         except (ConnectionError, TimeoutError) as error:
-            raise Unreachable(str(error)) from error
+            raise Unreachable(_reason(request, error)) from error
         if answer.status not in ok:
             message = f"{request.who} answered {answer.status}."
             if answer.status >= 500 or answer.status in _MAY_PASS:
@@ -216,9 +220,9 @@ async def _blocks(request: Request, answer: Answer, limit: int) -> AsyncGenerato
         raise _too_large(request, limit) from error
     except TooSlow as error:
         # A part of it would come as slowly.
-        raise SourceFailed(str(error)) from error
+        raise SourceFailed(_reason(request, error)) from error
     except (ConnectionError, TimeoutError) as error:
-        raise Unreachable(str(error)) from error
+        raise Unreachable(_reason(request, error)) from error
 
 
 async def _until(
@@ -235,6 +239,24 @@ async def _until(
         if block is None:
             return
         yield block
+
+
+def _reason(request: Request, error: Exception) -> str:
+    """What a user may read of an error of `Outbound`, which names the host."""
+    if not request.headers:
+        return str(error)
+    log.info("%s, asked for an import: %s", request.who, error)
+    match error:
+        case BadCertificate():
+            return f"{request.who} has a certificate that is not valid."
+        case ConnectionError():
+            return f"{request.who} cannot be reached, or broke off."
+        case TooSlow():
+            return f"{request.who} sends too slowly."
+        case TimeoutError():
+            return f"{request.who} did not answer in time."
+        case _:
+            return f"{request.who} may not be asked, or leads to where nobody may go."
 
 
 def _too_large(request: Request, limit: int) -> GiveUp:
