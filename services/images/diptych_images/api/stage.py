@@ -40,8 +40,8 @@ _STAGE_OPENAPI: dict[str, Any] = {
 async def stage(image_id: str, request: Request, res: Res, who: Who) -> Response:
     """Keep bytes for an image that is queued; on any failure it is queued again.
 
-    What they are is found on their way in, and judged when they are imported: until then the
-    image's formats may change, or be missing.
+    What they are is found on their way in, and judged when they are imported; the image need not
+    have formats yet.
     """
     refuse_anonymous(who)
     if "glance-direct" not in res.settings.import_methods:
