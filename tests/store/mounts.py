@@ -30,9 +30,19 @@ def mounted(target: Path, *arguments: str) -> Generator[None, None, None]:
     try:
         yield
     finally:
-        if subprocess.run(["umount", str(target)], check=False).returncode:
+        # A thread that hung in the file system leaves it a moment after it could.
+        deadline = time.monotonic() + 30
+        while (busy := _unmount(target)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if busy:
             subprocess.run(["umount", "--lazy", str(target)], check=True)
-            raise AssertionError(f"a file of {target} is still open")
+            raise AssertionError(f"a file of {target} is still open: {busy}")
+
+
+def _unmount(target: Path) -> str:
+    """What keeps it from being unmounted, if anything."""
+    done = subprocess.run(["umount", str(target)], capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""
 
 
 def make_read_only(target: Path) -> None:
