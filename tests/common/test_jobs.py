@@ -11,6 +11,7 @@ from diptych_common import jobs as queue
 from diptych_common.database import Database
 from diptych_common.jobs import End, Job, JobLost
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from tests import databases
 from tests.common.job_tables import jobs, noted, notes, opened, outbox, rows
@@ -101,6 +102,17 @@ async def test_jobs_are_claimed_oldest_first_and_only_kinds_that_are_known(db: D
     assert [job.id for job in await claim(db, "k", "other", limit=5)] == [other]
 
 
+async def test_what_is_more_urgent_goes_first(db: Database) -> None:
+    normal = await enqueue(db)
+    low = await enqueue(db, priority=-1)
+    late = await enqueue(db, priority=1, run_after=timedelta(hours=1))
+    high = await enqueue(db, priority=1)
+    (first,) = await claim(db)
+    assert first.id == high
+    assert {job.id for job in await claim(db, limit=5)} == {normal, low}
+    assert await rows(db, "SELECT id FROM jobs WHERE state = 'waiting'") == [(late,)]
+
+
 async def test_a_job_for_later_waits(db: Database) -> None:
     await enqueue(db, run_after=timedelta(hours=1))
     assert await claim(db) == []
@@ -168,12 +180,20 @@ async def test_who_lost_a_job_can_change_nothing_about_it(db: Database) -> None:
         async with db.write() as connection:
             await queue.report(connection, jobs, lost, {"done": 1})
 
+    async def end() -> None:
+        async with db.write() as connection:
+            await queue.end(connection, jobs, lost, End("refused", "no"))
+
+    async def close() -> None:
+        async with db.write() as connection:
+            await queue.close(connection, jobs, lost)
+
     async def note() -> None:
         async with db.write() as connection:
             await connection.execute(notes.insert().values(note="too late"))
             await queue.fenced(connection, jobs, lost)
 
-    for late in (lambda: finish(db, lost), lambda: fail(db, lost), report, note):
+    for late in (lambda: finish(db, lost), lambda: fail(db, lost), report, end, close, note):
         with pytest.raises(JobLost):
             await late()
     async with db.write() as connection:
@@ -304,6 +324,186 @@ async def test_scheduling_is_once_for_all_and_takes_a_new_period(db: Database) -
     assert 55 < due <= 60
 
 
+async def cancel(db: Database, key: str = "x", *, kind: str = "k") -> bool:
+    async with db.write() as connection:
+        return await queue.cancel(connection, jobs, kind=kind, dedup_key=key)
+
+
+async def end(db: Database, job: Job, why: queue.Why = "refused") -> None:
+    async with db.write() as connection:
+        assert await queue.end(connection, jobs, job, End(why, "no\0pe"))
+
+
+async def close(db: Database, job: Job) -> None:
+    async with db.write() as connection:
+        await queue.close(connection, jobs, job)
+
+
+async def test_a_waiting_job_that_is_cancelled_is_due_at_once(db: Database) -> None:
+    job_id = await enqueue(db, dedup_key="x", run_after=timedelta(hours=1))
+    await enqueue(db, dedup_key="y", run_after=timedelta(hours=1))
+    assert await cancel(db)
+    (job,) = await claim(db, limit=5)
+    assert (job.id, job.cancelled, job.end) == (job_id, True, None)
+
+
+async def test_only_an_unfinished_job_can_be_cancelled(db: Database) -> None:
+    await enqueue(db, dedup_key="x")
+    async with db.write() as connection:
+        await queue.schedule(connection, jobs, "recurs", timedelta(hours=1))
+    assert not await cancel(db, "y")
+    assert not await cancel(db, kind="other")
+    assert not await cancel(db, queue.RECURRING, kind="recurs")
+    (job,) = await claim(db)
+    await finish(db, job)
+    assert not await cancel(db)
+    assert await rows(db, "SELECT id FROM jobs WHERE cancelled") == []
+
+
+async def test_a_running_job_learns_that_it_is_cancelled(db: Database) -> None:
+    await enqueue(db, dedup_key="x")
+    await enqueue(db, dedup_key="y")
+    first, other = await claim(db, limit=2)
+    await cancel(db)
+    async with db.read() as connection:
+        assert await queue.cancelled(connection, jobs, [first, other]) == {(first.id, first.fence)}
+    await fail(db, first, pause=timedelta(hours=1))
+    (again,) = await claim(db)
+    assert (again.id, again.cancelled) == (first.id, True)
+
+
+async def test_what_was_enqueued_before_a_cancellation_is_cancelled_with_it(db: Database) -> None:
+    await enqueue(db, dedup_key="x")
+    (job,) = await claim(db)
+    await enqueue(db, dedup_key="x")
+    await cancel(db)
+    await end(db, job, "cancelled")
+    await close(db, job)
+    assert await states(db) == ["cancelled"]
+
+
+async def test_what_is_enqueued_after_a_cancellation_is_run(db: Database) -> None:
+    await enqueue(db, dedup_key="x", payload={"n": 1}, secret=b"1")
+    await cancel(db)
+    await enqueue(db, dedup_key="x", payload={"n": 2}, secret=b"2")
+    (job,) = await claim(db)
+    assert job.cancelled
+    await end(db, job, "cancelled")
+    await close(db, job)
+    (again,) = await claim(db)
+    assert (again.payload, again.secret, again.cancelled, again.end) == (
+        {"n": 2},
+        b"2",
+        False,
+        None,
+    )
+
+
+async def test_who_takes_up_a_job_that_was_ending_learns_why(db: Database) -> None:
+    await enqueue(db)
+    (job,) = await claim(db)
+    await end(db, job)
+    await end_leases(db)
+    (taken,) = await claim(db)
+    assert taken.end == End("refused", "nope")
+    await fail(db, taken)
+    (taken,) = await claim(db)
+    assert taken.end == End("refused", "nope")
+    await close(db, taken)
+    assert await rows(db, "SELECT state, error, lease_until, finished_at IS NULL FROM jobs") == [
+        ("failed", "nope", None, False)
+    ]
+
+
+async def test_a_kind_without_room_gets_only_what_is_to_be_undone(db: Database) -> None:
+    await enqueue(db, dedup_key="x")
+    await enqueue(db, dedup_key="y")
+    other = await enqueue(db, "other")
+    await cancel(db, "y")
+
+    async def taken() -> list[Job]:
+        async with db.write() as connection:
+            return await queue.claim(
+                connection, jobs, ["other"], only_ending=["k"], worker="w", lease=LEASE, limit=9
+            )
+
+    cancelled, unlimited = await taken()
+    assert (cancelled.cancelled, unlimited.id) == (True, other)
+    await end(db, cancelled, "cancelled")
+    await fail(db, cancelled)
+    assert [job.end for job in await taken()] == [End("cancelled", "nope")]
+    async with db.read() as connection:
+        free = await queue.next_due(connection, jobs, ["other"], only_ending=["k"])
+        assert free is not None
+        assert free > 0
+        full = await queue.next_due(connection, jobs, ["other", "k"])
+        assert full is not None
+        assert full <= 0
+
+
+@pytest.mark.parametrize("how", ["succeeded", "refused", "failed", "died", "cancelled"])
+async def test_a_secret_is_erased_when_its_job_ends(db: Database, how: Any) -> None:
+    secret = "SELECT secret FROM jobs"
+    await enqueue(db, secret=b"sealed")
+    (job,) = await claim(db)
+    assert job.secret == b"sealed"
+    assert "sealed" not in repr(job)
+    await fail(db, job)
+    (job,) = await claim(db)
+    async with db.write() as connection:
+        await queue.give_back(connection, jobs, [job])
+    (job,) = await claim(db)
+    if how == "succeeded":
+        assert await rows(db, secret) == [(b"sealed",)]
+        await finish(db, job)
+    else:
+        await end(db, job, how)
+        assert await rows(db, secret) == [(b"sealed",)]
+        await close(db, job)
+    assert await rows(db, secret) == [(None,)]
+
+
+async def retry(db: Database, job_id: int, *kinds: str) -> bool:
+    async with db.write() as connection:
+        return await queue.retry(connection, jobs, job_id, kinds=kinds)
+
+
+@pytest.mark.parametrize("why", ["failed", "cancelled"])
+async def test_a_job_that_ended_may_be_run_again_from_its_start(db: Database, why: Any) -> None:
+    job_id = await enqueue(db, dedup_key="x", max_attempts=1)
+    (job,) = await claim(db)
+    await cancel(db)
+    await end(db, job, why)
+    await close(db, job)
+    assert not await retry(db, job_id, "other")
+    assert await claim(db) == []
+    assert await retry(db, job_id, "k")
+    (again,) = await claim(db)
+    assert (again.id, again.attempts, again.cancelled, again.end) == (job_id, 1, False, None)
+
+
+async def test_a_waiting_job_may_be_run_without_its_pause(db: Database) -> None:
+    job_id = await enqueue(db)
+    (job,) = await claim(db)
+    await fail(db, job, pause=timedelta(hours=1))
+    assert await retry(db, job_id)
+    (again,) = await claim(db)
+    assert again.attempts == 2
+    assert not await retry(db, job_id, "k")
+    await finish(db, again)
+    assert not await retry(db, job_id, "k")
+
+
+async def test_a_job_is_not_run_again_beside_its_equal(db: Database) -> None:
+    job_id = await enqueue(db, dedup_key="x")
+    (job,) = await claim(db)
+    await end(db, job)
+    await close(db, job)
+    await enqueue(db, dedup_key="x")
+    with pytest.raises(IntegrityError):
+        await retry(db, job_id, "k")
+
+
 async def test_progress_is_shown_and_replaced(db: Database) -> None:
     await enqueue(db)
     (job,) = await claim(db)
@@ -351,6 +551,28 @@ async def test_a_claim_reads_due_jobs_and_not_the_history(db: Database) -> None:
         await connection.execute(text("SELECT pg_stat_force_next_flush()"))
     assert job.id == job_id
     assert await rows(db, scans) == before
+
+
+async def test_a_claim_from_a_long_queue_reads_about_what_it_takes(db: Database) -> None:
+    read = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs'"
+    async with db.write() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO jobs (kind, payload, priority, run_after)"
+                " SELECT 'k', jsonb '{}', n % 2, now() - n * interval '1 ms'"
+                " FROM generate_series(1, 5000) n"
+            )
+        )
+    async with db.write() as connection:
+        await connection.execute(text("ANALYZE jobs"))
+        await connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    ((before,),) = await rows(db, read)
+    async with db.write() as connection:
+        taken = await queue.claim(connection, jobs, ["k"], worker="w", lease=LEASE, limit=4)
+        await connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    ((after,),) = await rows(db, read)
+    assert [job.id for job in taken] == [4993, 4995, 4997, 4999]
+    assert after - before < 100
 
 
 async def test_an_event_is_kept_with_its_envelope(db: Database) -> None:

@@ -24,6 +24,18 @@ def test_calls_of_a_store_are_told_apart_by_how_they_ended():
     assert sample("count", "TimeoutError") == 1
 
 
+def test_jobs_are_told_apart_by_kind_and_outcome():
+    metrics = Metrics()
+    metrics.job_started("import")
+    metrics.job_started("import")
+    metrics.job_ended("import", "failed", 90.0)
+    value = metrics.registry.get_sample_value
+    assert value("diptych_jobs_running", {"kind": "import"}) == 1
+    failed = {"kind": "import", "outcome": "failed"}
+    assert value("diptych_job_seconds_sum", failed) == pytest.approx(90)
+    assert value("diptych_job_seconds_count", failed) == 1
+
+
 def test_a_process_of_its_own_may_answer_prometheus():
     metrics = Metrics()
     metrics.store_called("fast", "read", 0.02, None)

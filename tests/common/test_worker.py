@@ -6,7 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Mapping,
+)
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,9 +24,10 @@ from dev.postgres import Server
 from diptych_common import jobs as queue
 from diptych_common.database import Database
 from diptych_common.errors import ServiceUnavailable
-from diptych_common.jobs import Job, JobLost
+from diptych_common.jobs import End, GiveUp, Job, JobLost
+from diptych_common.sealing import Sealed, new_key
 from diptych_common.settings import Database as DatabaseSettings
-from diptych_common.worker import Handler, JobContext, Kind, Worker
+from diptych_common.worker import Handler, JobContext, Kind, Outcome, Worker
 from sqlalchemy import text
 
 from tests import databases
@@ -55,7 +63,7 @@ def start(empty_database: str, db: Database) -> Generator[Start]:
 
 @asynccontextmanager
 async def working(
-    db: Database, handlers: dict[str, Handler | Kind], **options: Any
+    db: Database, handlers: Mapping[str, Handler | Kind], **options: Any
 ) -> AsyncGenerator[asyncio.Event]:
     """A worker that runs meanwhile and is stopped at the end."""
     stop = asyncio.Event()
@@ -301,6 +309,375 @@ async def test_sigterm_hands_the_job_to_another_process_at_once(db: Database, st
     assert first.wait(10) == 0
     await until(lambda: all_succeeded(db))
     assert f"done {second.pid}" in await noted(db)
+
+
+async def cancel(db: Database, key: str = "x", kind: str = "k") -> None:
+    async with db.write() as connection:
+        assert await queue.cancel(connection, jobs, kind=kind, dedup_key=key)
+
+
+async def ended(db: Database) -> bool:
+    return not {"waiting", "running"} & set(await states(db))
+
+
+def noting_the_end(run: Handler) -> Kind:
+    async def gave_up(job: Job, context: JobContext, end: End) -> None:
+        await note(context, f"undone: {end.why}: {end.error}")
+
+    return Kind(run, gave_up=gave_up)
+
+
+async def forever(job: Job, context: JobContext) -> None:
+    """Notes that it runs, then that it was stopped."""
+    await note(context, "started")
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        await note(context, "cleaned up")
+
+
+async def refusing(job: Job, context: JobContext) -> None:
+    raise GiveUp("There is no such thing.")
+
+
+async def test_a_running_job_is_stopped_and_undone_as_soon_as_it_is_cancelled(db: Database) -> None:
+    order: list[str] = []
+
+    async def run(job: Job, context: JobContext) -> None:
+        try:
+            await forever(job, context)
+        finally:
+            order.append("cleaned up")
+
+    async def gave_up(job: Job, context: JobContext, end: End) -> None:
+        await asyncio.sleep(0)  # were the task still cancelled, this would raise
+        order.append(f"undone: {end.why}")
+
+    async with working(db, {"k": Kind(run, gave_up=gave_up)}, lease=600, poll=600):
+        await enqueue(db, dedup_key="x")
+        await until(lambda: _any(noted(db)))
+        await cancel(db)
+        await until(lambda: ended(db))
+    assert await states(db) == ["cancelled"]
+    assert order == ["cleaned up", "undone: cancelled"]
+
+
+async def test_a_job_that_waits_is_cancelled_without_being_run(db: Database) -> None:
+    kinds = {"k": noting_the_end(noting), "simple": noting}
+    async with working(db, kinds, lease=600, poll=600):
+        for kind in kinds:
+            await enqueue(db, kind, dedup_key="x", run_after=timedelta(hours=1))
+            await cancel(db, kind=kind)
+        await until(lambda: ended(db))
+    assert await states(db) == ["cancelled", "cancelled"]
+    assert await noted(db) == ["undone: cancelled: Cancelled."]
+
+
+async def test_where_nothing_can_be_listened_for_a_job_is_cancelled_at_the_next_look(
+    empty_database: str,
+) -> None:
+    async with opened(empty_database, statement_cache_size=0) as db:
+        async with working(db, {"k": forever}, lease=600, poll=0.1):
+            await enqueue(db, dedup_key="x")
+            await until(lambda: _any(noted(db)))
+            await cancel(db)
+            await until(lambda: ended(db))
+        assert await states(db) == ["cancelled"]
+
+
+async def test_a_cancelled_job_whose_clean_up_fails_is_undone_all_the_same(
+    db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def untidy(job: Job, context: JobContext) -> None:
+        try:
+            await forever(job, context)
+        finally:
+            raise OSError("the store is away")
+
+    async with working(db, {"k": noting_the_end(untidy)}, poll=600):
+        await enqueue(db, dedup_key="x")
+        await until(lambda: _any(noted(db)))
+        await cancel(db)
+        await until(lambda: ended(db))
+    assert "undone: cancelled: Cancelled." in await noted(db)
+    assert await states(db) == ["cancelled"]
+    assert "the store is away" in caplog.text
+
+
+async def test_a_worker_that_stops_hands_back_a_job_that_is_being_cancelled(db: Database) -> None:
+    stopping = asyncio.Event()
+
+    async def slow_to_leave(job: Job, context: JobContext) -> None:
+        try:
+            await forever(job, context)
+        finally:
+            stopping.set()
+            await asyncio.sleep(3600)
+
+    kinds = {"k": noting_the_end(slow_to_leave)}
+    await enqueue(db, dedup_key="x")
+    async with working(db, kinds):
+        await until(lambda: _any(noted(db)))
+        await cancel(db)
+        await stopping.wait()
+    assert await states(db) == ["waiting"]
+    async with working(db, kinds):
+        await until(lambda: ended(db))
+    assert await states(db) == ["cancelled"]
+
+
+async def test_a_job_that_gives_up_is_not_tried_again(db: Database) -> None:
+    async with working(db, {"k": noting_the_end(refusing), "simple": refusing}):
+        await enqueue(db)
+        await enqueue(db, "simple", max_attempts=9)
+        await until(lambda: ended(db))
+    assert await noted(db) == ["undone: refused: There is no such thing."]
+    found = await rows(db, "SELECT state, error, attempts, ending->>'why' FROM jobs")
+    assert found == [("failed", "There is no such thing.", 1, "refused")] * 2
+
+
+async def test_a_job_out_of_attempts_is_undone(db: Database) -> None:
+    async def never(job: Job, context: JobContext) -> None:
+        raise OSError("the store is away")
+
+    async with working(db, {"k": noting_the_end(never)}):
+        await enqueue(db, max_attempts=1)
+        await until(lambda: ended(db))
+    assert await noted(db) == ["undone: failed: OSError: the store is away"]
+
+
+async def test_a_job_that_kills_its_workers_is_undone(db: Database) -> None:
+    await enqueue(db, max_attempts=1)
+    async with db.write() as connection:
+        await queue.claim(
+            connection, jobs, ["k"], worker="dead", lease=timedelta(seconds=-1), limit=1
+        )
+    async with working(db, {"k": noting_the_end(noting)}):
+        await until(lambda: ended(db))
+    assert await noted(db) == ["undone: died: The worker died or hung on each attempt."]
+    assert await states(db) == ["failed"]
+
+
+async def test_a_recurring_job_that_gives_up_runs_again(db: Database) -> None:
+    runs = 0
+
+    async def refuse(job: Job, context: JobContext) -> None:
+        nonlocal runs
+        runs += 1
+        raise GiveUp("not today")
+
+    async def ran_twice() -> bool:
+        return runs >= 2
+
+    kinds = {"k": noting_the_end(refuse)}
+    async with working(db, kinds, recurring={"k": timedelta(milliseconds=50)}):
+        await until(ran_twice)
+    assert await noted(db) == []
+
+
+async def test_undoing_that_fails_is_tried_again_and_nothing_else(db: Database) -> None:
+    tried = 0
+
+    async def gave_up(job: Job, context: JobContext, end: End) -> None:
+        nonlocal tried
+        tried += 1
+        if tried == 1:
+            raise OSError("the store is away")
+        await note(context, f"undone: {end.why}")
+
+    async def run(job: Job, context: JobContext) -> None:
+        await note(context, "run")
+        raise GiveUp("There is no such thing.")
+
+    async def is_put_back() -> bool:
+        return await rows(db, "SELECT 1 FROM jobs WHERE error LIKE '%store is away'") != []
+
+    async with working(db, {"k": Kind(run, gave_up=gave_up)}, poll=600):
+        job_id = await enqueue(db, max_attempts=1)
+        await until(is_put_back)
+        async with db.write() as connection:
+            assert await queue.retry(connection, jobs, job_id, kinds=())
+        await until(lambda: ended(db))
+    assert await noted(db) == ["run", "undone: refused"]
+    assert await rows(db, "SELECT state, error FROM jobs") == [
+        ("failed", "There is no such thing.")
+    ]
+
+
+async def test_a_stopped_worker_hands_back_what_it_undoes(db: Database) -> None:
+    undoing = asyncio.Event()
+
+    async def gave_up(job: Job, context: JobContext, end: End) -> None:
+        undoing.set()
+        await asyncio.sleep(3600)
+
+    await enqueue(db, max_attempts=1)
+    async with working(db, {"k": Kind(refusing, gave_up=gave_up)}):
+        await undoing.wait()
+    assert await states(db) == ["waiting"]
+    async with working(db, {"k": noting_the_end(noting)}):
+        await until(lambda: ended(db))
+    assert await noted(db) == ["undone: refused: There is no such thing."]
+
+
+async def test_a_worker_that_was_killed_while_it_undid_a_job_is_replaced(
+    db: Database, start: Start
+) -> None:
+    await enqueue(db, "doomed", payload={"seconds": 0.5})
+    first = start(1)
+    await until(lambda: _any(noted(db)))
+    first.send_signal(signal.SIGKILL)
+    second = start(1)
+    await until(lambda: ended(db))
+    assert await noted(db) == sorted(
+        [f"undoing {first.pid}", f"undoing {second.pid}", f"undone {second.pid} refused"]
+    )
+    assert await states(db) == ["failed"]
+
+
+async def test_a_worker_that_slept_while_it_undid_a_job_changes_nothing(
+    db: Database, start: Start
+) -> None:
+    await enqueue(db, "doomed", payload={"seconds": 1})
+    asleep = start(1)
+    await until(lambda: _any(noted(db)))
+    asleep.send_signal(signal.SIGSTOP)
+    awake = start(1)
+    await until(lambda: ended(db))
+    before = await rows(db, "SELECT * FROM jobs")
+    asleep.send_signal(signal.SIGCONT)
+    # It answers again when it has taken a job that came later.
+    awake.terminate()
+    awake.wait()
+    later = await enqueue(db, "slow", payload={"seconds": 0})
+    await until(lambda: ended(db))
+    assert await rows(db, f"SELECT * FROM jobs WHERE id <> {later}") == before
+    assert f"undone {awake.pid} refused" in await noted(db)
+    assert f"undone {asleep.pid} refused" not in await noted(db)
+
+
+async def test_a_kind_that_is_full_does_not_hold_up_others(db: Database) -> None:
+    now = most = 0
+    others = asyncio.Event()
+
+    async def limited(job: Job, context: JobContext) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await others.wait()
+        await asyncio.sleep(0.01)
+        now -= 1
+
+    async def other(job: Job, context: JobContext) -> None:
+        if job.payload["n"] == 4:
+            others.set()
+
+    for _ in range(6):
+        await enqueue(db, "limited", priority=9)
+    for n in range(5):
+        await enqueue(db, "other", payload={"n": n})
+    async with working(
+        db, {"limited": Kind(limited, at_a_time=2), "other": other}, concurrency=3, poll=600
+    ):
+        await until(lambda: all_succeeded(db))
+    assert most == 2
+
+
+async def test_a_job_of_a_full_kind_can_be_cancelled(db: Database) -> None:
+    kind = noting_the_end(forever)
+    async with working(db, {"k": Kind(kind.run, kind.gave_up, at_a_time=1)}, poll=600):
+        await enqueue(db, dedup_key="x")
+        await until(lambda: _any(noted(db)))
+        await enqueue(db, dedup_key="y")
+        await cancel(db, "y")
+
+        async def is_cancelled() -> bool:
+            return "cancelled" in await states(db)
+
+        await until(is_cancelled)
+        assert sorted(await states(db)) == ["cancelled", "running"]
+
+
+async def test_what_is_more_urgent_runs_first(db: Database) -> None:
+    order: list[int] = []
+
+    async def run(job: Job, context: JobContext) -> None:
+        order.append(job.payload["n"])
+
+    for n in (0, 2, 1):
+        await enqueue(db, payload={"n": n}, priority=n)
+    async with working(db, {"k": run}, concurrency=1):
+        await until(lambda: all_succeeded(db))
+    assert order == [2, 1, 0]
+
+
+async def test_a_secret_is_for_the_handler_alone(db: Database) -> None:
+    sealed = Sealed([new_key()])
+    seen: list[object] = []
+
+    async def run(job: Job, context: JobContext) -> None:
+        seen.append(context.secret())
+
+    async with working(db, {"k": run}, sealed=sealed, concurrency=1):
+        await enqueue(db, secret=sealed.seal({"token": "sesame"}))
+        await enqueue(db)
+        await until(lambda: all_succeeded(db))
+    assert seen == [{"token": "sesame"}, None]
+    assert await rows(db, "SELECT secret FROM jobs") == [(None,), (None,)]
+
+
+@pytest.mark.parametrize("sealed", [None, Sealed([new_key()])], ids=["none", "another"])
+async def test_a_job_whose_secret_cannot_be_opened_is_refused(
+    db: Database, sealed: Sealed | None
+) -> None:
+    async def run(job: Job, context: JobContext) -> None:
+        context.secret()
+
+    async with working(db, {"k": noting_the_end(run)}, sealed=sealed):
+        await enqueue(db, secret=Sealed([new_key()]).seal({"token": "sesame"}))
+        await until(lambda: ended(db))
+    (words,) = await noted(db)
+    assert words.startswith("undone: refused: The credentials of this job cannot be read")
+    assert await rows(db, "SELECT state, secret FROM jobs") == [("failed", None)]
+
+
+async def test_runs_are_told_with_their_outcome(db: Database) -> None:
+    started: list[str] = []
+    told: list[tuple[str, Outcome]] = []
+
+    def on_end(kind: str, outcome: Outcome, _seconds: float) -> None:
+        told.append((kind, outcome))
+
+    async def second_time(job: Job, context: JobContext) -> None:
+        if job.attempts == 1:
+            raise OSError("the store is away")
+
+    kinds: dict[str, Handler | Kind] = {
+        "good": noting,
+        "late": second_time,
+        "bad": refusing,
+        "long": noting_the_end(forever),
+        "longer": noting_the_end(forever),
+    }
+
+    async def only_one_runs() -> bool:
+        return (await states(db)).count("running") == 1 and "waiting" not in await states(db)
+
+    for kind in kinds:
+        await enqueue(db, kind, dedup_key="x")
+    async with working(db, kinds, concurrency=9, on_start=started.append, on_end=on_end):
+        await until(lambda: started.count("long") == 1)
+        await cancel(db, kind="long")
+        await until(only_one_runs)
+    assert sorted(started) == ["bad", "good", "late", "late", "long", "longer"]
+    assert sorted(told) == [
+        ("bad", "failed"),
+        ("good", "succeeded"),
+        ("late", "retried"),
+        ("late", "succeeded"),
+        ("long", "cancelled"),
+        ("longer", "returned"),
+    ]
 
 
 async def test_a_recurring_job_runs_once_per_period_however_many_workers(db: Database) -> None:

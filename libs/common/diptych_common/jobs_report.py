@@ -33,7 +33,8 @@ def details(row: Mapping[str, Any]) -> Iterator[str]:
 
 def document(row: Mapping[str, Any]) -> dict[str, Any]:
     """The job as JSON has it; times are in UTC, a period is in seconds."""
-    return {name: _plain(value) for name, value in row.items()}
+    # The names are of a kind of str that orjson does not take.
+    return {str(name): _plain(value) for name, value in row.items()}
 
 
 def _plain(value: object) -> object:

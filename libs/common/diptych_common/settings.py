@@ -438,7 +438,7 @@ class Jobs(BaseModel):
         (),
         "Keys for users' tokens that wait in the database with a job, the same for all processes."
         " The first one seals, all of them open: put a new one in front, and take the old one away"
-        " when no job is left that it was used for. Unset: imports that need a token are refused.",
+        " when no job is left that it was used for. Unset: what needs such a token is refused.",
         secret=True,
         expected="keys as `jobs key` prints them, separated by commas",
     )
