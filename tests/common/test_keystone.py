@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from dev import ports
 from dev.keystone import PASSWORD
 from dev.keystone import Keystone as RealKeystone
 from diptych_common.errors import ServiceUnavailable, Unauthorized
@@ -550,3 +551,36 @@ async def test_tokens_and_passwords_are_never_logged(
     # Fernet tokens begin alike; this finds the service's own as well.
     assert "gAAAAA" not in written
     assert PASSWORD not in written
+
+
+# The catalog of a token.
+
+
+@pytest.mark.parametrize("name", ["demo", "restricted", "forbidden"])
+async def test_a_tokens_catalog_says_where_services_are(
+    name: str, tokens: Mapping[str, str], open_keystone: Callable[..., Keystone]
+) -> None:
+    """That of one, too, whose access rules do not let it ask Keystone for its catalog."""
+    found = await open_keystone().endpoints(tokens[name], "image")
+    ours = [one for one in found if one.region_id == "RegionOne"]
+    assert {one.interface for one in ours} == {"public", "internal", "admin"}
+    assert {one.url for one in ours} == {"http://127.0.0.1:9292"}
+    assert await open_keystone().endpoints(tokens[name], "telescope") == []
+
+
+@pytest.mark.parametrize("name", ["garbage", "revoked", "expired"])
+async def test_a_token_that_is_not_valid_has_no_catalog(
+    name: str, tokens: Mapping[str, str], open_keystone: Callable[..., Keystone]
+) -> None:
+    with pytest.raises(Unauthorized):
+        await open_keystone().endpoints(tokens[name], "image")
+
+
+async def test_there_is_no_catalog_without_a_keystone(
+    tokens: Mapping[str, str], open_keystone: Callable[..., Keystone]
+) -> None:
+    nobody = f"http://127.0.0.1:{ports.any_free()}/v3"
+    with pytest.raises(ServiceUnavailable):
+        await open_keystone(auth_url=nobody, http_request_max_retries=0).endpoints(
+            tokens["demo"], "image"
+        )

@@ -301,6 +301,42 @@ async def test_the_operator_says_what_else_may_be_asked(
 
 
 @pytest.mark.parametrize(
+    ("trusted", "url", "is_allowed"),
+    [
+        ("http://mirror.example:9292/image", "http://mirror.example:9292/v2", True),
+        ("http://mirror.example:9292", "https://Mirror.Example.:9292/", True),
+        ("http://mirror.example:9292", "http://mirror.example/", False),
+        ("http://mirror.example:9292", "http://mirror.example:9293/", False),
+        ("http://mirror.example:9292", "http://www.mirror.example:9292/", False),
+        ("http://mirror.example:9292", "http://10.1.2.3:9292/", False),
+        ("http://mirror.example", "http://mirror.example:80/", True),
+        ("http://mirror.example", "https://mirror.example/", False),
+        ("http://10.1.2.3:9292", "http://10.1.2.3:9292/", True),
+        ("http://10.1.2.3:9292", "http://mirror.example:9292/", False),
+        ("http://[fd00::3]", "http://[fd00:0::0003]/", True),
+        ("ftp://mirror.example:9292", "ftp://mirror.example:9292/", False),
+    ],
+)
+async def test_a_trusted_host_may_be_asked_at_its_port_and_no_other(
+    trusted: str, url: str, is_allowed: bool
+) -> None:
+    network = Refusing({"mirror.example": ["10.1.2.3"], "www.mirror.example": ["10.1.2.3"]})
+    outbound = network.outbound(denied_networks=("10.1.0.0/16",))
+    with pytest.raises(ConnectionError if is_allowed else Refused):
+        await fetched(outbound.trusting(trusted), url)
+    assert bool(network.connected) == is_allowed
+    # And nobody else may, with the same rules.
+    with pytest.raises(Refused):
+        await fetched(outbound, url)
+
+
+@pytest.mark.parametrize("url", ["http://user:password@mirror.example/", "mirror.example", ""])
+def test_what_is_no_url_is_not_trusted(url: str) -> None:
+    with pytest.raises((Refused, ValueError)):
+        Outbound(OutboundSettings()).trusting(url)
+
+
+@pytest.mark.parametrize(
     ("option", "value"),
     [
         ("allowed_hosts", "http://mirror.example"),

@@ -12,9 +12,11 @@ import pytest
 from diptych_common.outbound import (
     MOST_HEAD,
     MOST_HEADERS,
+    BadCertificate,
     Outbound,
     Refused,
     TooLarge,
+    TooSlow,
 )
 from diptych_common.settings import Outbound as OutboundSettings
 
@@ -292,7 +294,7 @@ async def test_certificates_are_always_checked(
         if is_accepted:
             assert await fetched(outbound, url, **how) == b"here"
             return
-        with pytest.raises(ConnectionError):
+        with pytest.raises(BadCertificate):
             await fetched(outbound, url, **how)
         assert web.asked == []
 
@@ -475,25 +477,27 @@ def stalling(first: bytes) -> Handle:
 
 
 @pytest.mark.parametrize(
-    ("handle", "options"),
+    ("handle", "options", "error"),
     [
-        (stalling(head(content_length=9) + b"x"), {"read_timeout": 0.2}),
+        (stalling(head(content_length=9) + b"x"), {"read_timeout": 0.2}, TimeoutError),
         (
             raw(head(content_length=10**6), forever=b"x", pause_s=0.01),
             {"read_timeout": 0.5, "min_rate": 100_000},
+            TooSlow,
         ),
-        (raw(head(), forever=bytes(1000), pause_s=0.001), {"transfer_timeout": 0.5}),
-        (stalling(head(content_length=9) + b"x"), {"transfer_timeout": 0.2}),
+        (raw(head(), forever=bytes(1000), pause_s=0.001), {"transfer_timeout": 0.5}, TimeoutError),
+        (stalling(head(content_length=9) + b"x"), {"transfer_timeout": 0.2}, TimeoutError),
     ],
     ids=["stalled", "drip", "endless", "stalled until the deadline"],
 )
 async def test_a_body_that_comes_too_slowly_is_given_up(
-    handle: Handle, options: dict[str, Any]
+    handle: Handle, options: dict[str, Any], error: type[TimeoutError]
 ) -> None:
     async with serving(handle) as web, on_loopback(**options).open(web.url) as found:
-        with pytest.raises(TimeoutError, match=r"127\.0\.0\.1"):
+        with pytest.raises(TimeoutError, match=r"127\.0\.0\.1") as failed:
             async for _ in found.blocks:
                 pass
+        assert failed.type is error
 
 
 async def test_a_slow_reader_is_not_taken_for_a_slow_server() -> None:
