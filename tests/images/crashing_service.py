@@ -54,7 +54,7 @@ _TIMED = frozenset(
 # What stores import when they are opened: once here, so that no fork has to.
 _DRIVERS = ("filesystem", "s3", "swift")
 
-_TIMED_CALLERS = frozenset({"_renew_until_lost", "_beat"})
+_TIMED_CALLERS = frozenset({"_renew_until_lost", "_beat", "_stop_cancelled"})
 
 _AUDITED = frozenset(
     {

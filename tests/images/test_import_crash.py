@@ -1,116 +1,19 @@
 """A service killed at any step of anything that is done with images: see `import_crashes`."""
 
 import asyncio
-import shutil
-import subprocess
-import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from functools import cache
-from pathlib import Path
 
 import pytest
 
 from tests import databases, servers
-from tests.images.import_crashes import (
-    GONE,
-    QUEUED,
-    STAGED,
-    STORES,
-    Forge,
-    Killing,
-    Operation,
-    Slot,
-    Source,
-    active,
-    begin_import,
-    delete,
-    delete_meanwhile,
-    make_active,
-    make_queued,
-    make_staged,
-    put_file,
-    put_stage,
-    slot,
-)
+from tests.images.import_crashes import Forge, Killing
+from tests.images.operations import OPERATIONS, Operation, Source
+from tests.images.slots import Slot, slot
 from tests.kills import Kill, record
 
 SLOTS = 6
 KILLS = 4
-
-
-@cache
-def as_qcow2(data: bytes) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        raw, qcow2 = Path(folder) / "raw", Path(folder) / "qcow2"
-        raw.write_bytes(data)
-        command = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2]
-        subprocess.run(command, check=True)
-        return qcow2.read_bytes()
-
-
-TO_RAW = {
-    "IMAGE_IMPORT_OPTS__IMAGE_IMPORT_PLUGINS": "image_conversion",
-    "IMAGE_CONVERSION__OUTPUT_FORMAT": "raw",
-}
-needs_qemu_img = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
-
-OPERATIONS = {
-    operation.name: operation
-    for operation in (
-        Operation("upload", make_queued, put_file, QUEUED, active("fast")),
-        Operation("stage", make_queued, put_stage, QUEUED, STAGED),
-        Operation(
-            "glance-direct",
-            make_staged,
-            begin_import("glance-direct", "fast"),
-            STAGED,
-            active("fast"),
-        ),
-        Operation(
-            "glance-direct to three stores",
-            make_staged,
-            begin_import("glance-direct", *STORES),
-            STAGED,
-            active(*STORES),
-        ),
-        Operation(
-            "web-download to three stores",
-            make_queued,
-            begin_import("web-download", *STORES),
-            QUEUED,
-            active(*STORES),
-        ),
-        Operation(
-            "copy-image to three stores",
-            make_active,
-            begin_import("copy-image", *STORES),
-            active("fast"),
-            active(*STORES),
-        ),
-        Operation(
-            "conversion",
-            make_queued,
-            begin_import("web-download", "fast", "cheap"),
-            QUEUED,
-            active("fast", "cheap"),
-            options=TO_RAW,
-            given=as_qcow2,
-            disk_format="qcow2",
-        ),
-        Operation(
-            "delete during an import",
-            make_queued,
-            delete_meanwhile,
-            QUEUED,
-            GONE,
-            may_be=(active(*STORES),),
-            armed_by=("DELETE",),
-            slow_source=True,
-        ),
-        Operation("delete", make_active, delete, active("fast"), GONE),
-    )
-}
 
 
 @pytest.fixture(scope="module")

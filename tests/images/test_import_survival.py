@@ -1,0 +1,195 @@
+"""Imports while the worker, the database and a store are stopped or killed, each apart."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from dev import ports, postgres
+from dev.seaweedfs import Seaweedfs
+from diptych_common import migrations
+
+from tests import databases, servers
+from tests.images.import_crashes import Forge, Killing
+from tests.images.operations import (
+    DATA,
+    OPERATIONS,
+    OTHERS,
+    THREE,
+    Act,
+    Case,
+    Source,
+    active,
+    begin_import,
+    check_bytes,
+    make_active,
+    make_queued,
+    ok,
+    state_of,
+)
+from tests.images.service import ALICE
+from tests.images.slots import LEASE_S, Slot, serving, slot
+from tests.images.stores import Bucket
+from tests.waiting import until
+
+# What the job of an import may pause before it tries again, besides the lease.
+AGAIN_WITHIN_S = LEASE_S + 60
+
+
+@pytest.fixture(scope="module")
+async def forge(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Forge]:
+    async with Forge.lit(tmp_path_factory.mktemp("forge") / "log") as forge:
+        yield forge
+
+
+@pytest.fixture(scope="module")
+async def source() -> AsyncGenerator[Source]:
+    async with Source.open() as source:
+        yield source
+
+
+@pytest.fixture
+async def here(empty_database: str, tmp_path: Path) -> AsyncGenerator[Slot]:
+    await migrations.upgrade(empty_database, "diptych_images.migrations")
+    async with slot(empty_database, tmp_path / "slot") as made:
+        yield made
+
+
+@pytest.fixture
+def durable_postgres(tmp_path: Path) -> Generator[postgres.Server]:
+    """A server of the test's own that forgets no commit when it is killed."""
+    options = {**postgres.FOR_TESTS, "synchronous_commit": "on"}
+    data = servers.folder() / f"durable-{os.getpid()}-{tmp_path.name}"
+    server = postgres.Server(postgres.binaries(), data=data, port=ports.any_free(), options=options)
+    server.start()
+    yield server
+    server.stop()
+
+
+async def imported(case: Case, http: httpx.AsyncClient) -> None:
+    """Wait until the image is there and nothing tells of what was before."""
+    await case.slot.settle(within_s=AGAIN_WITHIN_S)
+    assert await state_of(case, http) == active(*THREE)
+    await check_bytes(case, http)
+
+
+@pytest.mark.parametrize("back", ["before the last byte", "after the last byte"])
+async def test_postgresql_killed_during_an_import(
+    durable_postgres: postgres.Server, forge: Forge, source: Source, tmp_path: Path, back: str
+) -> None:
+    url = await databases.create(durable_postgres.url())
+    await migrations.upgrade(url, "diptych_images.migrations")
+    async with slot(url, tmp_path / "slot") as here:
+        case = Case(here, DATA, DATA)
+        source.add(case)
+        service = await forge.fork(here, None)
+        try:
+            async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
+                await make_queued(case, http)
+                ok(await begin_import("web-download", *THREE)(case, http))
+                await case.asked.wait()
+                os.kill(durable_postgres.pid, signal.SIGKILL)
+                answer = await http.get(case.path, headers=ALICE)
+                assert answer.status_code == 503
+                if back == "after the last byte":
+                    case.gate.set()
+                    written = len(service.steps)
+                    await until(lambda: len(service.steps) > written)
+                await asyncio.to_thread(durable_postgres.start)
+                case.gate.set()
+                await imported(case, http)
+        finally:
+            await service.kill()
+
+
+@pytest.fixture
+def own_s3(tmp_path: Path) -> Generator[Seaweedfs]:
+    """An S3 server of the test's own, to kill and start again."""
+    [port] = ports.several_free(1)
+    server = Seaweedfs(servers.folder() / f"weed-{os.getpid()}-{tmp_path.name}", port=port)
+    server.start()
+    yield server
+    server.stop()
+
+
+async def test_store_killed_during_an_import(
+    own_s3: Seaweedfs, empty_database: str, forge: Forge, source: Source, tmp_path: Path
+) -> None:
+    await migrations.upgrade(empty_database, "diptych_images.migrations")
+    buckets = {"cheap": Bucket(own_s3)}
+    async with slot(empty_database, tmp_path / "slot", buckets=buckets) as here:
+        case = Case(here, DATA, DATA)
+        source.add(case)
+        service = await forge.fork(here, None)
+        try:
+            async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
+                await make_queued(case, http)
+                ok(await begin_import("web-download", *THREE)(case, http))
+                await case.asked.wait()
+                for weed in psutil.Process(own_s3.process.pid).children(recursive=True):
+                    weed.kill()
+                own_s3.process.wait()
+                case.gate.set()
+                # The import finds out, and goes on trying.
+                log = here.log
+                await until(lambda: "attempt 1, failed" in log.read_text(), within_s=60)
+                await asyncio.to_thread(own_s3.start)
+                await imported(case, http)
+        finally:
+            await service.kill()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["glance-direct to three stores", "web-download to three stores", "copy-image to three stores"],
+)
+async def test_worker_that_slept_beyond_its_lease_changes_nothing(
+    here: Slot, forge: Forge, source: Source, name: str
+) -> None:
+    killing = Killing(forge, source)
+    operation = OPERATIONS[name]
+    steps = await killing.count(here, operation)
+    first, last = steps.index("after commit of jobs.claim"), steps.index("before jobs.finish")
+    await killing.stop(here, operation, (first + last) // 2)
+
+
+async def both(act: Act, case: Case, one: httpx.AsyncClient, other: httpx.AsyncClient) -> list[int]:
+    """What two services answer that are asked the same at once."""
+    answers = await asyncio.gather(act(case, one), act(case, other))
+    return sorted(answer.status_code for answer in answers)
+
+
+async def test_two_imports_at_once(here: Slot, forge: Forge, source: Source) -> None:
+    services = [await forge.fork(here, None, worker=False) for _ in range(2)]
+    try:
+        async with (
+            httpx.AsyncClient(base_url=services[0].url, timeout=60) as one,
+            httpx.AsyncClient(base_url=services[1].url, timeout=60) as other,
+        ):
+            new, copied = Case(here, DATA, DATA), Case(here, DATA, DATA)
+            source.add(new)
+            new.gate.set()
+            await make_queued(new, one)
+            await make_active(copied, one)
+            download = begin_import("web-download", *THREE)
+            assert await both(download, new, one, other) == [202, 409]
+            copy = begin_import("copy-image", "cheap", "third")
+            assert await both(copy, copied, one, other) == [202, 400]
+            # Also when the other one is not at once; and into other stores it waits its turn.
+            into = {store: begin_import("copy-image", store) for store in ("third", "fourth")}
+            assert (await into["third"](copied, other)).status_code == 400
+            assert (await into["fourth"](copied, other)).status_code == 409
+            async with serving(here) as http:
+                for case in (new, copied):
+                    await imported(case, http)
+                ok(await into["fourth"](copied, http))
+                await here.settle()
+                assert await state_of(copied, http) == active("fast", *OTHERS)
+                await check_bytes(copied, http)
+    finally:
+        for service in services:
+            await service.kill()
