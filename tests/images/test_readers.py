@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from diptych_common.database import Database
+from diptych_common.metrics import Metrics
 from diptych_images import readers
 from diptych_images.db import images, members
 from diptych_images.db.images import ImageRow
@@ -128,7 +129,7 @@ async def working(database: str, folder: Path, stores: Stores) -> AsyncGenerator
     settings = load(environ=configuration(database, folder)).settings
     stop = asyncio.Event()
     async with open_database(database) as db:
-        running = asyncio.create_task(make_worker(settings, db, stores).run(stop))
+        running = asyncio.create_task(make_worker(settings, db, stores, Metrics()).run(stop))
         try:
             yield
         finally:

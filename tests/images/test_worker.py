@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from dev import ports
 from diptych_common.database import Database
+from diptych_common.metrics import Metrics
 from diptych_images.settings import load
 from diptych_images.worker import make_worker
 from diptych_store.registry import Stores
@@ -30,7 +31,7 @@ async def working(environ: dict[str, str]) -> AsyncGenerator[None]:
         Database(loaded.settings.database) as db,
         Stores.open(StoresConfig.from_sections(loaded.sections)) as stores,
     ):
-        running = asyncio.create_task(make_worker(loaded.settings, db, stores).run(stop))
+        running = asyncio.create_task(make_worker(loaded.settings, db, stores, Metrics()).run(stop))
         try:
             yield
         finally:

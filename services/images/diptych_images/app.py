@@ -120,7 +120,9 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             watching = asyncio.create_task(policy.watch())
             stack.callback(watching.cancel)
             if settings.jobs.with_worker:
-                await stack.enter_async_context(_running(make_worker(settings, db, stores)))
+                await stack.enter_async_context(
+                    _running(make_worker(settings, db, stores, metrics))
+                )
             yield {
                 "resources": Resources(
                     settings=settings,
@@ -190,4 +192,4 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
     listening = metrics.listening(settings.metrics.bind_host, settings.metrics.worker_bind_port)
     with listening if settings.metrics.enabled else nullcontext():
         async with db, opened as stores, marks.compared(db, stores):
-            await make_worker(settings, db, stores).run(stop)
+            await make_worker(settings, db, stores, metrics).run(stop)

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 
-from diptych_common import events, jobs
+from diptych_common import events, jobs, sealing
 from diptych_common.database import Database
 from diptych_common.jobs import Job
+from diptych_common.metrics import Metrics
 from diptych_common.worker import JobContext, Kind, Worker
 from diptych_store.errors import NotFound, StoreError
 from diptych_store.protocol import Attempt, Store, Sweeps
@@ -33,7 +34,7 @@ _SWEEP_EVERY = timedelta(hours=6)
 _KEPT = timedelta(days=7)
 
 
-def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worker:
+def make_worker(settings: ImagesSettings, db: Database, stores: Stores, metrics: Metrics) -> Worker:
     """The worker that knows all jobs of this service; `run` it."""
 
     async def reap(job: Job, context: JobContext) -> None:
@@ -124,6 +125,7 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
         db,
         jobs_table,
         kinds,
+        sealed=sealing.configured(settings.jobs),
         recurring={
             "reap": timedelta(seconds=settings.jobs.reaper_interval),
             "sweep": _SWEEP_EVERY,
@@ -132,4 +134,6 @@ def make_worker(settings: ImagesSettings, db: Database, stores: Stores) -> Worke
         lease=settings.jobs.lease,
         concurrency=settings.jobs.concurrency,
         poll=settings.jobs.poll_interval,
+        on_start=metrics.job_started,
+        on_end=metrics.job_ended,
     )
