@@ -67,6 +67,12 @@ add tag               204   204  204    403    404  404   403    403  403  403  
 remove tag            204   204  204    403    404  404   403    403  403  403   403   403   404  403   401
 delete                204   204  204    403    404  404   403    403  403  403   403   403   404  403   401
 upload                204   204  204    403    404  404   403    403  403  403   403   403   404  403   401
+stage                 204   204  204    403    404  404   403    403  403  403   403   403   404  403   401
+web-download          202   202  202    403    404  404   403    403  403  403   403   403   404  403   401
+copy to a store       202   403  403    403    404  404   403    403  403  403   403   403   404  403   401
+tasks of image        200   200  200    200    404  404   200    200  200  200   200   200   404  200   401
+list tasks            200   403  403    403    403  403   403    403  403  403   403   403   403  403   401
+create task           201   403  403    403    403  403   403    403  403  403   403   403   403  403   401
 download              200   200  200    403    404  404   200    200  200  403   403   403   404  200   401
 download head         200   200  200    403    404  404   200    200  200  403   403   403   404  200   401
 download deactivated  200   403  403    403    404  404   403    403  403  403   403   403   404  403   401
@@ -101,6 +107,11 @@ add tag               204   204    204    404  404   403    403  403  403   403 
 remove tag            204   204    204    404  404   403    403  403  403   403   403   204  403   401
 delete                204   204    204    404  404   403    403  403  403   403   403   204  403   401
 upload                204   204    204    404  404   403    403  403  403   403   403   204  403   401
+stage                 204   204    204    404  404   403    403  403  403   403   403   204  403   401
+web-download          202   202    202    404  404   403    403  403  403   403   403   202  403   401
+copy to a store       202   403    403    404  404   403    403  403  403   403   403   403  403   401
+tasks of image        200   200    200    404  404   200    200  200  200   200   200   200  200   401
+create task           201   403    403    403  403   403    403  403  403   403   403   403  403   401
 download              200   200    200    404  404   200    200  200  200   200   200   200  200   401
 download deactivated  200   403    403    404  404   403    403  403  403   403   403   403  403   401
 deactivate            204   204    204    404  404   403    403  403  403   403   403   204  403   401
@@ -166,6 +177,8 @@ class Case:
 
 # What asks no rule, and so does not look at the token's scope.
 WITHOUT_RULE: Final = ("import methods", "stores", "schemas")
+
+URI: Final = "https://example.com/image"
 
 Action = Callable[[Case], Awaitable[str]]
 
@@ -255,6 +268,18 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "remove tag": sending("DELETE", "tags/old"),
     "delete": sending("DELETE", ""),
     "upload": sending("PUT", "file", content=b"bytes", headers=OCTETS),
+    "stage": sending("PUT", "stage", content=b"bytes", headers=OCTETS),
+    "web-download": sending(
+        "POST", "import", json={"method": {"name": "web-download", "uri": URI}}
+    ),
+    "copy to a store": with_data(
+        sending("POST", "import", json={"method": {"name": "copy-image"}, "stores": ["cheap"]})
+    ),
+    "tasks of image": sending("GET", "tasks"),
+    "list tasks": sending("GET", "/v2/tasks"),
+    "create task": sending(
+        "POST", "/v2/tasks", json={"type": "import", "input": {"import_from": URI}}
+    ),
     "download": with_data(sending("GET", "file")),
     "download head": with_data(sending("HEAD", "file")),
     "download deactivated": with_data(sending("GET", "file"), deactivated=True),
@@ -330,8 +355,10 @@ def test_every_action_is_in_the_table() -> None:
 ON_AN_IMAGE = [
     name
     for name in ACTIONS
-    if name not in ("create", "create public", "create community", "create for another", "schemas")
-    and not name.startswith(("list", "import", "stores", "download", "deactivate", "reactivate"))
+    if name != "schemas"
+    and not name.startswith(
+        ("create", "list", "import", "stores", "copy", "download", "deactivate", "reactivate")
+    )
 ]
 
 

@@ -53,6 +53,8 @@ async def import_(image_id: str, request: Request, res: Res, who: Who) -> Respon
     asked = wire.parse(await json_body(request), enabled=res.settings.import_methods)
     async with res.db.read() as connection:
         row = await visible_image(connection, image_id, res, who)
+    # Not in Glance: to whom the image must not be known, none of what follows is told.
+    require(res, "get_image", who, row)
     _check_status(row, asked)
     columns = _declared_by_source(asked, row, res)
     _check_formats({**row, **columns})
