@@ -16,7 +16,7 @@ from diptych_common.database import Database
 from diptych_common.errors import Gone, ServiceUnavailable
 from diptych_store.errors import AlreadyThere, StoreError
 from diptych_store.ingest import Target
-from diptych_store.protocol import ActsForUsers, Attempt, Store
+from diptych_store.protocol import ActsForUsers, Annotates, Attempt, Store
 from diptych_store.tasks import finished
 
 from diptych_images.db import images
@@ -33,6 +33,19 @@ def in_account(store: Store, project_id: str | None, *, token: str | None = None
     if isinstance(store, ActsForUsers) and project_id is not None:
         return store.acting_for(project_id, token=token)
     return store
+
+
+def told_beside(location: str, store: Store, *, is_multiple: bool) -> dict[str, object]:
+    """What a location's document says of it besides, as far as Glance's clients expect it.
+
+    `is_multiple` is whether the deployment has several stores, that is, names for them.
+    """
+    told: dict[str, object] = {}
+    if isinstance(store, Annotates):
+        told.update(store.annotations(location))
+    if is_multiple:
+        told["store"] = store.name
+    return told
 
 
 async def undo(

@@ -79,6 +79,18 @@ class Bytes:
     os_hash_value: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The image of an import that is over; whether it became active by that.
+
+    `has_bytes_to_remove` if some are the job's that removes bytes.
+    """
+
+    image: ImageRow
+    is_activated: bool
+    has_bytes_to_remove: bool
+
+
 def staged_key(image_id: str, token: str) -> str:
     """What the staged object of an attempt is named: never as another try's, nor as the image."""
     return f"{image_id}-{token}"
@@ -337,7 +349,7 @@ async def land(
     found: Bytes,
     becomes: Mapping[str, object],
     activate: bool,
-) -> ImageRow | None:
+) -> tuple[ImageRow, bool] | None:
     """Make what the attempt has published a location of the image.
 
     The first one gives the image its size and digests; raises Disagrees if it has others. The
@@ -368,9 +380,10 @@ async def land(
             FAILED: _merged(row, FAILED, remove=[location.store]),
         },
     }
-    if activate and row["status"] == "importing":
+    is_activated = activate and row["status"] == "importing"
+    if is_activated:
         changed |= _activated(changed, becomes)
-    return await images.update(connection, image_id, changed)
+    return await images.update(connection, image_id, changed), is_activated
 
 
 async def store_failed(
@@ -411,12 +424,12 @@ async def finish(
     task_id: str,
     stores: Collection[str],
     message: str | None = None,
-) -> tuple[ImageRow, bool] | None:
+) -> Ended | None:
     """End an import that has put the bytes into all stores that it could; None as for `land`.
 
     The image is active, with the columns that it was to have then, and nothing holds it. Of the
     `stores` that it was imported to clients see none as outstanding. `message` is for the image's
-    owner. Also says whether there are staged bytes, to be removed by a job.
+    owner. Staged bytes are to be removed.
     """
     row = await _held(connection, image_id, task_id)
     if row is None:
@@ -426,15 +439,19 @@ async def finish(
         properties[MESSAGE] = message
     changed: dict[str, object] = {"import_task": None, "properties": properties}
     keys = {"the_image": image_id, "the_task": task_id}
-    if row["status"] == "importing":
+    is_activated = row["status"] == "importing"
+    if is_activated:
         becomes = (await connection.execute(_BECOMES, keys)).scalars().first()
         if becomes is None:
             return None
         changed |= _activated(changed, becomes)
     await connection.execute(_KEEP, keys)
     released = await connection.execute(_RELEASE_STAGED, {"the_image": image_id})
-    has_bytes_to_remove = released.first() is not None
-    return await images.update(connection, image_id, changed), has_bytes_to_remove
+    return Ended(
+        await images.update(connection, image_id, changed),
+        is_activated=is_activated,
+        has_bytes_to_remove=released.first() is not None,
+    )
 
 
 # What an import leaves behind.
@@ -502,12 +519,12 @@ async def leave_landed(
 
 async def give_up(
     connection: AsyncConnection, image_id: str, *, task_id: str, message: str
-) -> tuple[ImageRow, bool] | None:
+) -> Ended | None:
     """End an import that failed; None if the task does not hold the image.
 
     After `leave_landed`. The image is queued again, or active as it was before a copy; clients see
-    the stores that were not reached as failed, and its owner `message`. Also says whether there
-    are bytes to be removed by a job.
+    the stores that were not reached as failed, and its owner `message`. Staged bytes are to be
+    removed.
     """
     row = await _held(connection, image_id, task_id)
     if row is None:
@@ -534,7 +551,11 @@ async def give_up(
         }
         released = await connection.execute(_RELEASE_STAGED, {"the_image": image_id})
         has_bytes_to_remove = released.first() is not None
-    return await images.update(connection, image_id, changed), has_bytes_to_remove
+    return Ended(
+        await images.update(connection, image_id, changed),
+        is_activated=False,
+        has_bytes_to_remove=has_bytes_to_remove,
+    )
 
 
 def _completed(row: ImageRow, found: Bytes) -> dict[str, object]:
