@@ -1,5 +1,7 @@
 """The images service in this process, on a real database and a real file store."""
 
+import os
+import subprocess
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,6 +13,27 @@ import pytest
 from starlette.types import ASGIApp
 
 from tests.images.service import ALICE, OCTETS, client, configuration, opened
+
+
+@pytest.fixture(scope="session")
+def qemu_img(debian: Callable[[str, str], str]) -> Callable[..., str]:
+    """`qemu_img("info", path)`: what the program says; it raises if it fails."""
+    program = debian("qemu-utils", "qemu-img")
+
+    def run(*arguments: str) -> str:
+        return subprocess.run(
+            [program, *arguments], check=True, capture_output=True, text=True, timeout=60
+        ).stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raw disk of 20 MiB, most of it empty."""
+    path = tmp_path_factory.mktemp("qemu") / "source.raw"
+    path.write_bytes(os.urandom(3 * 1024 * 1024).ljust(20 * 1024 * 1024, b"\x00"))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oslo_utils.imageutils import format_inspector
 
-MIB = 1024 * 1024
+from tests.images.corpus import (
+    FLAT,
+    GPT,
+    HYBRID,
+    MIB,
+    RAW,
+    SECRET,
+    iso,
+    luks,
+    mbr,
+    qcow2,
+    vmdk_text,
+)
+
 STRICT = ImageFormat()
 LENIENT = ImageFormat(require_image_format_match=False)
 
@@ -45,52 +58,6 @@ def inspect(
 
 
 # --- images by hand -------------------------------------------------------------------------------
-
-
-def qcow2(*, version: int = 3, backing: int = 0, features: int = 0, size: int = 5 * MIB) -> bytes:
-    header = struct.pack(">4sIQIIQ", b"QFI\xfb", version, backing, 0, 16, size)
-    return header.ljust(72, b"\x00") + struct.pack(">Q", features).ljust(MIB, b"\x00")
-
-
-def mbr(*entries: tuple[int, int]) -> bytes:
-    """A boot sector whose partitions are (type, first sector); type 0xEE is a GPT's."""
-    sector = bytearray(512)
-    for at, (kind, lba) in enumerate(entries):
-        sector[446 + 16 * at : 462 + 16 * at] = struct.pack(
-            "<B3BB3BII", 0, 0, 2, 0, kind, 255, 255, 255, lba, 100
-        )
-    sector[510:] = b"\x55\xaa"
-    return bytes(sector)
-
-
-GPT = mbr((0xEE, 1)).ljust(64 * 1024, b"\x00")
-BAD_GPT = mbr((0xEE, 1), (0x83, 2048)).ljust(64 * 1024, b"\x00")
-
-
-def iso(*, start: bytes = b"") -> bytes:
-    descriptor = bytearray(2048)
-    descriptor[:6] = b"\x01CD001"
-    descriptor[80:84] = struct.pack("<L", 300)
-    descriptor[128:130] = struct.pack("<H", 2048)
-    return start.ljust(32 * 1024, b"\x00") + bytes(descriptor).ljust(64 * 1024, b"\x00")
-
-
-def luks(*, version: int = 1, payload: int = 8) -> bytes:
-    header = struct.pack(
-        ">6sH32s32s32sII20s32sI",
-        b"LUKS\xba\xbe", version, b"aes", b"xts", b"sha256", payload, 32, b"", b"", 0,
-    )  # fmt: skip
-    return header.ljust(8192, b"\x00")
-
-
-def vmdk_text(kind: str, extent: str, *, comment: str = "") -> bytes:
-    return (
-        f'# Disk DescriptorFile\n{comment}version=1\ncreateType="{kind}"\nRW 2048 {extent}\n'
-    ).encode()
-
-
-RAW = bytes(range(256)) * 1024
-FLAT = vmdk_text("monolithicFlat", 'FLAT "/etc/passwd" 0')
 
 
 @pytest.mark.parametrize(
@@ -153,7 +120,7 @@ UNSAFE = {
     "qcow1": qcow2(version=1),
     "qcow2 of the future": qcow2(version=4),
     "qed": b"QED\x00".ljust(4096, b"\x00"),
-    "hybrid partition table": BAD_GPT,
+    "hybrid partition table": HYBRID,
     "no partition": mbr().ljust(4096, b"\x00"),
     "luks2": luks(version=2),
     "flat vmdk": FLAT,
@@ -202,10 +169,10 @@ def test_checks_of_a_partition_table_can_be_waived() -> None:
     waived = ImageFormat(gpt_safety_checks_nonfatal=("mbr",))
     other = ImageFormat(gpt_safety_checks_nonfatal=("other",))
 
-    assert inspect(BAD_GPT, "gpt", rules=waived) == len(BAD_GPT)
-    assert inspect(BAD_GPT, "raw", rules=waived) == len(BAD_GPT)
+    assert inspect(HYBRID, "gpt", rules=waived) == len(HYBRID)
+    assert inspect(HYBRID, "raw", rules=waived) == len(HYBRID)
     with pytest.raises(UnsupportedMediaType):
-        inspect(BAD_GPT, "gpt", rules=other)
+        inspect(HYBRID, "gpt", rules=other)
     with pytest.raises(UnsupportedMediaType):
         inspect(qcow2(backing=1), "qcow2", rules=waived)
 
@@ -226,19 +193,6 @@ def test_messages_name_what_was_found_and_what_failed() -> None:
 # --- images by qemu-img ---------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def qemu_img(debian: Callable[[str, str], str]) -> Callable[..., str]:
-    program = debian("qemu-utils", "qemu-img")
-
-    def run(*arguments: str) -> str:
-        return subprocess.run(
-            [program, *arguments], check=True, capture_output=True, text=True, timeout=60
-        ).stdout
-
-    return run
-
-
-SECRET = ("--object", "secret,id=key,data=geheim")
 BY_QEMU: dict[str, tuple[str, str, tuple[str, ...]]] = {
     # name: declared format, qemu's name of it, further arguments
     "qcow2": ("qcow2", "qcow2", ()),
@@ -253,13 +207,6 @@ BY_QEMU: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "raw": ("raw", "raw", ()),
     "parallels": ("ploop", "parallels", ()),
 }
-
-
-@pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("qemu") / "source.raw"
-    path.write_bytes(os.urandom(3 * MIB).ljust(20 * MIB, b"\x00"))
-    return path
 
 
 @pytest.mark.parametrize("name", sorted(BY_QEMU))
@@ -356,7 +303,7 @@ def test_an_encrypted_image_is_luks(qemu_img: Callable[..., str], tmp_path: Path
 # --- any bytes ------------------------------------------------------------------------------------
 
 SEEDS = [
-    qcow2()[:70_000], iso(), iso(start=qcow2()[:4096]), GPT, BAD_GPT, luks(), FLAT,
+    qcow2()[:70_000], iso(), iso(start=qcow2()[:4096]), GPT, HYBRID, luks(), FLAT,
     iso(start=mbr((0x83, 1))), b"vhdxfile".ljust(300_000, b"\x00"), RAW[:70_000],
     FLAT.ljust(512, b"\x00"),
     struct.pack("<4sIIQQQQIQQ", b"KDMV", 1, 0, 8, 1, 1, 1, 0, 0, 2**64 - 1).ljust(512, b"\x00")

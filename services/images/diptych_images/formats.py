@@ -20,7 +20,9 @@ from diptych_common.errors import UnsupportedMediaType
 from oslo_utils.imageutils.format_inspector import (
     ALL_FORMATS,
     FileInspector,
+    GPTInspector,
     ImageFormatError,
+    LUKSInspector,
     SafetyCheckFailed,
 )
 
@@ -28,9 +30,13 @@ from diptych_images.settings import ImageFormat
 
 log = logging.getLogger(__name__)
 
+# What the inspectors see depends on how a stream is cut, where one part of an image says where
+# another is. They are shown pieces of one size, however it came in.
+_PIECE = 64 * 1024
+
 # By its first bytes the VMDK inspector tells text from anything else, and in text it looks for a
 # descriptor in the first piece only. qemu reads a descriptor of up to 1 MiB: that much of a text
-# is shown to the inspectors in one piece, however the stream was cut.
+# is shown to the inspectors in one piece.
 _TELLTALE = 512
 _TEXT_HEAD = 1024 * 1024
 
@@ -101,35 +107,42 @@ class Inspection:
     """Watches the bytes of one image; an observer of `diptych_store.ingest`.
 
     `update` costs time for the first MiB or so and next to none after it; memory is held for what
-    looks like text, up to 1 MiB.
+    looks like text, up to 1 MiB, and for less than 64 KiB of anything else.
     """
 
     def __init__(self) -> None:
         self._size = 0
-        self._head: bytearray | None = bytearray()
+        self._held = bytearray()
+        self._piece: int | None = None
         self._is_descriptor = False
-        # Every inspector is in one of the two, or has found that the image is not of its format.
+        # Every inspector is in one of these, or has found that the image is not of its format.
         self._watching = [kind() for name, kind in ALL_FORMATS.items() if name != "raw"]
+        self._ready: list[FileInspector] = []
         self._stopped: list[FileInspector] = []
 
     def update(self, block: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the image; `block` is not kept."""
         self._size += len(block)
-        if self._head is None:
-            self._feed(bytes(block))
+        if not self._watching:
             return
-        self._head += block
-        if len(self._head) >= _TEXT_HEAD or (
-            len(self._head) >= _TELLTALE and not _is_text(self._head[:_TELLTALE])
-        ):
-            self._feed_head()
+        self._held += block
+        if self._piece is None and len(self._held) >= _TELLTALE:
+            self._look_at_head()
+        while self._piece is not None and len(self._held) >= self._piece:
+            piece = bytes(self._held[: self._piece])
+            del self._held[: self._piece]
+            self._piece = _PIECE
+            self._feed(piece)
 
     def findings(self) -> Findings:
         """What the image is; after its last byte."""
-        self._feed_head()
+        if self._piece is None:
+            self._look_at_head()
+        self._feed(bytes(self._held))
+        self._held.clear()
         matches: list[Match] = []
         undecided: list[str] = []
-        for inspector in (*self._watching, *self._stopped):
+        for inspector in (*self._watching, *self._ready, *self._stopped):
             inspector.finish()
             try:
                 is_match = inspector.format_match
@@ -148,16 +161,13 @@ class Inspection:
             is_descriptor=self._is_descriptor,
         )
 
-    def _feed_head(self) -> None:
-        if self._head is None:
-            return
-        head, self._head = bytes(self._head), None
-        self._is_descriptor = _DESCRIPTOR.match(head[:_TELLTALE]) is not None
-        self._feed(head[:_TEXT_HEAD])
-        self._feed(head[_TEXT_HEAD:])
+    def _look_at_head(self) -> None:
+        head = self._held[:_TELLTALE]
+        self._is_descriptor = _DESCRIPTOR.match(head) is not None
+        self._piece = _TEXT_HEAD if _is_text(head) else _PIECE
 
     def _feed(self, piece: bytes) -> None:
-        if not piece or not self._watching:
+        if not piece:
             return
         watching: list[FileInspector] = []
         for inspector in self._watching:
@@ -170,9 +180,10 @@ class Inspection:
                 if _may_match(inspector):
                     self._stopped.append(inspector)
                 continue
-            # Some measure the whole stream, so what matches goes on watching.
-            if not inspector.complete or _may_match(inspector):
+            if not inspector.complete or (_measures(inspector) and _may_match(inspector)):
                 watching.append(inspector)
+            elif _may_match(inspector):
+                self._ready.append(inspector)
         self._watching = watching
 
 
@@ -258,6 +269,11 @@ def _match(inspector: FileInspector, *, is_stopped: bool) -> Match:
         # Only the VMDK inspector has it, and only once it has seen a descriptor.
         vmdk_type=cast("str | None", getattr(inspector, "vmdktype", None)),
     )
+
+
+def _measures(inspector: FileInspector) -> bool:
+    """Whether the virtual size is told by the length of the stream."""
+    return isinstance(inspector, GPTInspector | LUKSInspector)
 
 
 def _may_match(inspector: FileInspector) -> bool:
