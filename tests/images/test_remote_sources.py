@@ -193,7 +193,7 @@ async def test_a_broken_download_of_an_image_goes_on(
 ) -> None:
     here = settings(keystone)
     image = await found(elsewhere.region, elsewhere.image, token=token, settings=here)
-    fault = Break("answer", after=100_000, how="reset")
+    fault = Break("answer", after=100_000, how="close")
     elsewhere.wire.inflict(fault, times=2, when=lambda one: one.target.endswith("/file"))
     assert await downloaded(image, token=token, settings=here) == DATA
     _, first, *others = elsewhere.wire.requests
@@ -450,7 +450,7 @@ async def dripping(_asked: Asked, writer: asyncio.StreamWriter) -> None:
         ),
         (answer(DATA, content_length="x"), {}, SourceFailed, "cannot be reached, or broke off"),
         (hanging, {"answer_timeout": 0.1}, SourceFailed, "did not answer in time"),
-        (dripping, {"read_timeout": 0.1, "min_rate": 100_000}, SourceFailed, "sends too slowly"),
+        (dripping, {"read_timeout": 0.5, "min_rate": 100_000}, SourceFailed, "sends too slowly"),
     ],
 )
 async def test_where_a_service_is_is_not_told(
@@ -618,7 +618,7 @@ async def test_an_object_of_the_users_account_is_downloaded(
 
 async def test_a_broken_download_of_an_object_goes_on(account: Account, token: str) -> None:
     await account.put("disk.img")
-    account.wire.inflict(Break("answer", after=100_000, how="reset"), times=2)
+    account.wire.inflict(Break("answer", after=100_000, how="close"), times=2)
     assert await account.download("disk.img", token) == DATA
     first, *others = account.wire.requests
     assert "range" not in first.headers
@@ -633,7 +633,7 @@ async def test_an_object_that_changed_meanwhile_is_not_patched_together(
     account: Account, token: str
 ) -> None:
     await account.put("disk.img")
-    account.wire.inflict(Break("answer", after=100_000, how="reset"))
+    account.wire.inflict(Break("answer", after=100_000, how="close"))
     opening = swift_local(
         outbound(),
         container=account.container,
@@ -657,7 +657,7 @@ async def test_a_large_object_by_its_prefix_is_not_resumed(account: Account, tok
     manifest = f"{quote(account.container)}/parts/"
     await account.put("disk.img", b"", **{"X-Object-Manifest": manifest})
     assert await account.download("disk.img", token) == DATA
-    account.wire.inflict(Break("answer", after=100_000, how="reset"))
+    account.wire.inflict(Break("answer", after=100_000, how="close"))
     with pytest.raises(SourceFailed):
         await account.download("disk.img", token)
     assert len(account.wire.requests) == 2
