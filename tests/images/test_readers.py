@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 from diptych_common.database import Database
-from diptych_common.metrics import Metrics
 from diptych_images import readers
 from diptych_images.db import images, members
 from diptych_images.db.images import ImageRow
 from diptych_images.readers import Readers
 from diptych_images.settings import load
-from diptych_images.worker import make_worker
 from diptych_store.drivers.memory import MemoryStore
 from diptych_store.errors import NotFound, StoreError, Unreachable
 from diptych_store.registry import StoreInfo, Stores
@@ -21,6 +19,7 @@ from diptych_store.registry import StoreInfo, Stores
 from tests import databases
 from tests.images.rows import OWNER, finish, make_active, make_image, open_database
 from tests.images.service import configuration
+from tests.images.workers import equipped, running
 from tests.waiting import until
 
 
@@ -127,14 +126,10 @@ async def test_without_bytes_or_lists_there_is_no_job(db: Database, images_datab
 @asynccontextmanager
 async def working(database: str, folder: Path, stores: Stores) -> AsyncGenerator[None]:
     settings = load(environ=configuration(database, folder)).settings
-    stop = asyncio.Event()
     async with open_database(database) as db:
-        running = asyncio.create_task(make_worker(settings, db, stores, Metrics()).run(stop))
-        try:
-            yield
-        finally:
-            stop.set()
-            await running
+        with equipped(settings, db, stores) as equipment:
+            async with running(equipment):
+                yield
 
 
 async def test_a_list_that_cannot_be_set_is_set_later(

@@ -3,40 +3,16 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from dev import ports
-from diptych_common.database import Database
-from diptych_common.metrics import Metrics
-from diptych_images.settings import load
-from diptych_images.worker import make_worker
-from diptych_store.registry import Stores
-from diptych_store.settings import StoresConfig
 
 from tests import databases
 from tests.images.service import configuration
+from tests.images.workers import working
 from tests.waiting import until
-
-
-@asynccontextmanager
-async def working(environ: dict[str, str]) -> AsyncGenerator[None]:
-    """A worker that runs beside the block."""
-    loaded = load(environ=environ)
-    stop = asyncio.Event()
-    async with (
-        Database(loaded.settings.database) as db,
-        Stores.open(StoresConfig.from_sections(loaded.sections)) as stores,
-    ):
-        running = asyncio.create_task(make_worker(loaded.settings, db, stores, Metrics()).run(stop))
-        try:
-            yield
-        finally:
-            stop.set()
-            await running
 
 
 @pytest.fixture

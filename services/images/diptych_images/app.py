@@ -45,6 +45,7 @@ from diptych_images.api import (
 from diptych_images.api.errors import from_store, render
 from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
+from diptych_images.imports.equipment import Equipment
 from diptych_images.settings import ImagesSettings
 from diptych_images.settings import stores as settings_of_stores
 from diptych_images.wire.schemas import ImageSchema
@@ -120,9 +121,8 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             watching = asyncio.create_task(policy.watch())
             stack.callback(watching.cancel)
             if settings.jobs.with_worker:
-                await stack.enter_async_context(
-                    _running(make_worker(settings, db, stores, metrics))
-                )
+                equipment = Equipment(settings, db, stores, outbound, blocks, metrics)
+                await stack.enter_async_context(_running(make_worker(equipment)))
             yield {
                 "resources": Resources(
                     settings=settings,
@@ -184,12 +184,17 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
         application_name="diptych-images-worker",
         on_in_use=metrics.database_connections.set,
     )
+    outbound = Outbound(settings.outbound)
     opened = Stores.open(
-        settings_of_stores(loaded),
-        on_call=metrics.store_called,
-        outbound=Outbound(settings.outbound),
+        settings_of_stores(loaded), on_call=metrics.store_called, outbound=outbound
     )
+    # Nobody else takes bytes in here; see `create_app`.
+    blocks = BlockPool(blocks=8)
     listening = metrics.listening(settings.metrics.bind_host, settings.metrics.worker_bind_port)
-    with listening if settings.metrics.enabled else nullcontext():
-        async with db, opened as stores, marks.compared(db, stores):
-            await make_worker(settings, db, stores, metrics).run(stop)
+    try:
+        with listening if settings.metrics.enabled else nullcontext():
+            async with db, opened as stores, marks.compared(db, stores):
+                equipment = Equipment(settings, db, stores, outbound, blocks, metrics)
+                await make_worker(equipment).run(stop)
+    finally:
+        blocks.close()

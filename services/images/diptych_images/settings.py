@@ -253,6 +253,7 @@ class Task(BaseModel):
         "Folder for the files of plug-ins, with room for as many images as are imported at a time,"
         " twice. Several processes and hosts may have the same. Unset: /var/tmp.",
     )
+    task_time_to_live: int = option(48, "Hours for which a task is shown after its end.", ge=0)
 
 
 class ImagesSettings(common.ServiceSettings, frozen=True):
@@ -453,7 +454,6 @@ UNUSED: Final[common.Unused] = {
     "profiler": {"*": _NOT_YET},
     "service_user": {"*": _NOT_YET},
     "task": {
-        "task_time_to_live": _NOT_YET,
         "task_executor": "jobs are run from the database",
         "eventlet_executor_pool_size": "jobs are run from the database",
     },

@@ -1,0 +1,427 @@
+"""Where each method of importing has the bytes from, and what is done to them before the stores.
+
+A method returns the stores that failed; what has landed is in `Import.landed`. Raises GiveUp,
+SourceFailed, ImageGone, and whatever else may pass.
+"""
+
+import hashlib
+import logging
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+from diptych_common.errors import UnsupportedMediaType
+from diptych_common.jobs import GiveUp
+from diptych_store.digests import Digests
+from diptych_store.errors import SizeLimitExceeded, SizeMismatch, StoreError
+from diptych_store.ingest import Ingested, ingest
+from diptych_store.options.filesystem import FilesystemOptions
+from diptych_store.protocol import Attempt, Copies, Store
+from diptych_store.registry import open_store
+from diptych_store.settings import StoreConfig
+
+from diptych_images.db.images import ImageRow
+from diptych_images.db.imports import Bytes, Staged
+from diptych_images.formats import Findings, Inspection, judge
+from diptych_images.imports import plugins
+from diptych_images.imports.equipment import Import
+from diptych_images.imports.plugins import Draft
+from diptych_images.imports.remote import glance_download, remote_image, swift_local, token_of
+from diptych_images.imports.sources import Source, SourceFailed
+from diptych_images.imports.targets import (
+    Accepted,
+    Failures,
+    Origin,
+    OriginGone,
+    from_object,
+    from_stream,
+    opened,
+    too_large,
+)
+from diptych_images.imports.web import web_download
+from diptych_images.wire.imports import swift_object
+
+log = logging.getLogger(__name__)
+
+
+async def from_staging(run: Import, staged: Staged | None, names: Collection[str]) -> Failures:
+    """Import what is staged; without plug-ins nothing of it is looked at again."""
+    if staged is None:
+        raise GiveUp("Nothing is staged.")
+    store = run.equipment.stores.by_location(staged.url, {"store": staged.store})
+    origin = Origin(store, staged.url, temporary=True)
+    findings = Findings.read(staged.about["findings"])
+    digests: Mapping[str, str] = staged.about["digests"]
+    disk_format, container_format = _declared(run.image)
+    try:
+        if plugins.needs_file(run.equipment.settings):
+            async with _scratch(run) as (folder, scratch):
+                await _fetched(run, origin, scratch)
+                draft = Draft(
+                    path=folder / run.order.image_id,
+                    size=staged.about["size"],
+                    disk_format=disk_format,
+                    container_format=container_format,
+                    findings=findings,
+                )
+                return await _transformed(run, draft, folder, scratch, names)
+        algorithm = _algorithm(run, digests)
+        known = Accepted(
+            Bytes(
+                size=staged.about["size"],
+                virtual_size=_judged(run, findings, disk_format, container_format),
+                checksum=digests.get("md5"),
+                os_hash_algo=algorithm,
+                os_hash_value=digests[algorithm],
+            ),
+            _becomes(run, disk_format, container_format),
+        )
+        return await from_object(
+            run,
+            names,
+            origin,
+            known=known,
+            accept=partial(_same, known, digests, "The staged data is damaged."),
+            digests=Digests(tuple(digests)),
+        )
+    except OriginGone as error:
+        raise GiveUp(f"The staged data is not there any more: {error}") from error
+
+
+async def from_other_stores(run: Import, names: Collection[str]) -> Failures:
+    """Copy from where the image is: the default store, then the others as they are read."""
+    row, stores = run.image, run.equipment.stores
+    if row["size"] is None:
+        raise GiveUp("The image has no data.")
+    known = Accepted(
+        Bytes(
+            size=row["size"],
+            virtual_size=row["virtual_size"],
+            checksum=row["checksum"],
+            os_hash_algo=row["os_hash_algo"],
+            os_hash_value=row["os_hash_value"],
+        )
+    )
+    digests = {"md5": row["checksum"], row["os_hash_algo"] or "": row["os_hash_value"]}
+    expected = {name: value for name, value in digests.items() if name and value}
+    in_order = stores.in_read_order(row["locations"])
+    in_order.sort(key=lambda location: location["store"] != stores.default.name)
+    failures: Failures = {}
+    trouble: SourceFailed = SourceFailed("The image's data is in no store.")
+    for location in in_order:
+        missing = [name for name in names if name not in run.landed | failures.keys()]
+        try:
+            store = stores.by_location(location["url"], {"store": location["store"]})
+            failures |= await from_object(
+                run,
+                missing,
+                Origin(store, location["url"]),
+                known=known,
+                accept=partial(_same, known, expected, f"The data in {store.name} is damaged."),
+                digests=Digests(tuple(expected)),
+            )
+        except (SourceFailed, StoreError) as error:
+            log.warning("Image %s from store %s: %s", row["id"], location["store"], error)
+            if isinstance(error, SourceFailed):
+                trouble = error
+        else:
+            return failures
+    raise trouble
+
+
+async def from_web(run: Import, names: Collection[str]) -> Failures:
+    """Import what is at a URI."""
+    request, equipment = run.order.request, run.equipment
+    source = web_download(equipment.outbound, request.uri or "", settings=equipment.settings)
+    disk_format, container_format = _declared(run.image)
+    expected = dict([request.expected]) if request.expected is not None else {}
+    async with source as opened_source:
+        return await _from_source(
+            run,
+            names,
+            opened_source,
+            disk_format=disk_format,
+            container_format=container_format,
+            expected=expected,
+        )
+
+
+async def from_region(run: Import, names: Collection[str]) -> Failures:
+    """Import an image of another region, with its formats and some of its properties."""
+    request, equipment = run.order.request, run.equipment
+    token = token_of(run.context.secret())
+    image = await remote_image(
+        equipment.outbound,
+        region=request.glance_region or "",
+        image_id=request.glance_image_id or "",
+        interface=request.glance_service_interface,
+        token=token,
+        settings=equipment.settings,
+    )
+    disk_format = image.disk_format or run.image["disk_format"]
+    container_format = image.container_format or run.image["container_format"]
+    if disk_format is None or container_format is None:
+        raise GiveUp("Neither image has a disk_format and a container_format.")
+    known = hashlib.algorithms_available
+    async with glance_download(
+        equipment.outbound, image, token=token, settings=equipment.settings
+    ) as source:
+        return await _from_source(
+            run,
+            names,
+            source,
+            disk_format=disk_format,
+            container_format=container_format,
+            expected={name: value for name, value in image.digests.items() if name in known},
+            properties=image.properties,
+        )
+
+
+async def from_swift(run: Import, names: Collection[str]) -> Failures:
+    """Import an object of the user's own account."""
+    request, equipment = run.order.request, run.equipment
+    container, name = swift_object(request.swift_location)
+    disk_format, container_format = _declared(run.image)
+    source = swift_local(
+        equipment.outbound,
+        container=container,
+        name=name,
+        token=token_of(run.context.secret()),
+        settings=equipment.settings,
+    )
+    async with source as opened_source:
+        return await _from_source(
+            run,
+            names,
+            opened_source,
+            disk_format=disk_format,
+            container_format=container_format,
+        )
+
+
+async def _from_source(
+    run: Import,
+    names: Collection[str],
+    source: Source,
+    *,
+    disk_format: str,
+    container_format: str,
+    expected: Mapping[str, str] | None = None,
+    properties: Mapping[str, str] | None = None,
+) -> Failures:
+    """Straight into the stores, unless a plug-in wants the bytes first."""
+    expected = expected or {}
+    settings = run.equipment.settings
+    inspection = Inspection()
+    if plugins.needs_file(settings):
+        async with _scratch(run) as (folder, scratch):
+            received = await _received(run, source, scratch, inspection, expected)
+            draft = Draft(
+                path=folder / run.order.image_id,
+                size=received.size,
+                disk_format=disk_format,
+                container_format=container_format,
+                findings=inspection.findings(),
+            )
+            return await _transformed(run, draft, folder, scratch, names, properties)
+    algorithm = _algorithm(run)
+
+    def accept(size: int, digests: Mapping[str, str]) -> Accepted:
+        _require(expected, digests)
+        findings = inspection.findings()
+        return Accepted(
+            Bytes(
+                size=size,
+                virtual_size=_judged(run, findings, disk_format, container_format),
+                checksum=digests["md5"],
+                os_hash_algo=algorithm,
+                os_hash_value=digests[algorithm],
+            ),
+            _becomes(run, disk_format, container_format, properties),
+        )
+
+    return await from_stream(
+        run,
+        names,
+        source,
+        accept=accept,
+        digests=Digests(("md5", algorithm, *expected)),
+        observers=[inspection],
+        limit=settings.default.image_size_cap,
+    )
+
+
+# --- Plug-ins ---------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _scratch(run: Import) -> AsyncGenerator[tuple[Path, Store]]:
+    """A folder of this run's own that is a store as well, so that bytes get in and out of it."""
+    async with AsyncExitStack() as stack:
+        folder = await stack.enter_async_context(plugins.scratch(run.equipment.settings))
+        options = FilesystemOptions(
+            filesystem_store_datadir=str(folder), filesystem_store_shared=False
+        )
+        store = await open_store(StoreConfig(name="scratch", type="file", options=options))
+        stack.push_async_callback(store.aclose)
+        yield folder, store
+
+
+async def _fetched(run: Import, origin: Origin, scratch: Store) -> None:
+    """Put the object into the scratch folder, under the image's id."""
+    attempt = Attempt(key=run.order.image_id, token=str(uuid4()))
+    copied = None
+    if isinstance(scratch, Copies):
+        copied = await scratch.copy(attempt, origin.store, origin.url)
+    if copied is None:
+        async with opened(origin) as source:
+            await _ingested(run, source, scratch, attempt, Digests(()), [])
+    await scratch.publish(attempt)
+
+
+async def _received(
+    run: Import,
+    source: Source,
+    scratch: Store,
+    inspection: Inspection,
+    expected: Mapping[str, str],
+) -> Ingested:
+    attempt = Attempt(key=run.order.image_id, token=str(uuid4()))
+    received = await _ingested(
+        run, source, scratch, attempt, Digests(tuple(expected)), [inspection]
+    )
+    _require(expected, received.digests)
+    await scratch.publish(attempt)
+    return received
+
+
+async def _ingested(
+    run: Import,
+    source: Source,
+    scratch: Store,
+    attempt: Attempt,
+    digests: Digests,
+    observers: list[Inspection],
+) -> Ingested:
+    run.progress.done, run.progress.total = 0, source.size
+    limit = run.equipment.settings.default.image_size_cap
+    try:
+        return await ingest(
+            run.progress.counted(source.blocks),
+            scratch,
+            attempt,
+            size=source.size,
+            limit=limit,
+            digests=digests,
+            observers=observers,
+            pool=run.equipment.blocks,
+        )
+    except SizeLimitExceeded as error:
+        raise GiveUp(too_large(limit)) from error
+    except SizeMismatch as error:
+        raise SourceFailed("The data did not have the size that was announced.") from error
+
+
+async def _transformed(
+    run: Import,
+    draft: Draft,
+    folder: Path,
+    scratch: Store,
+    names: Collection[str],
+    properties: Mapping[str, str] | None = None,
+) -> Failures:
+    """Take the image through the plug-ins and put what they make of it into the stores."""
+    settings = run.equipment.settings
+    draft = await plugins.transform(draft, folder, settings, limit=settings.default.image_size_cap)
+    algorithm = _algorithm(run)
+    virtual_size = _judged(run, draft.findings, draft.disk_format, draft.container_format)
+
+    def accept(size: int, digests: Mapping[str, str]) -> Accepted:
+        return Accepted(
+            Bytes(
+                size=size,
+                virtual_size=virtual_size,
+                checksum=digests["md5"],
+                os_hash_algo=algorithm,
+                os_hash_value=digests[algorithm],
+            ),
+            _becomes(run, draft.disk_format, draft.container_format, properties),
+        )
+
+    return await from_object(
+        run,
+        names,
+        Origin(scratch, f"file://{draft.path}", temporary=True),
+        known=None,
+        accept=accept,
+        digests=Digests(("md5", algorithm)),
+    )
+
+
+# --- What the bytes are -----------------------------------------------------------------------
+
+
+def _declared(row: ImageRow) -> tuple[str, str]:
+    disk_format, container_format = row["disk_format"], row["container_format"]
+    if disk_format is None or container_format is None:
+        raise GiveUp("The image needs a disk_format and a container_format.")
+    return disk_format, container_format
+
+
+def _judged(run: Import, findings: Findings, disk_format: str, container_format: str) -> int | None:
+    """The virtual size; raises GiveUp with the words of the verdict."""
+    try:
+        return judge(
+            findings,
+            disk_format=disk_format,
+            container_format=container_format,
+            rules=run.equipment.settings.image_format,
+        )
+    except UnsupportedMediaType as error:
+        raise GiveUp(error.message) from error
+
+
+def _algorithm(run: Import, among: Collection[str] | None = None) -> str:
+    """The algorithm of `os_hash_algo`: the image's, if it has run already."""
+    algorithm = run.image["os_hash_algo"] or run.equipment.settings.default.hashing_algorithm
+    if among is None or algorithm in among:
+        return algorithm
+    # The setting was another when the data was staged.
+    return next(name for name in among if name != "md5")
+
+
+def _require(expected: Mapping[str, str], digests: Mapping[str, str]) -> None:
+    for name, value in expected.items():
+        if digests[name] != value:
+            raise GiveUp(f"The data does not have the {name} digest that it should have.")
+
+
+def _same(
+    known: Accepted,
+    expected: Mapping[str, str],
+    message: str,
+    size: int,
+    digests: Mapping[str, str],
+) -> Accepted:
+    """Accept bytes that were known, if they are the same; raises OriginGone."""
+    if size != known.bytes.size or any(digests[name] != expected[name] for name in expected):
+        raise OriginGone(message)
+    return known
+
+
+def _becomes(
+    run: Import,
+    disk_format: str,
+    container_format: str,
+    properties: Mapping[str, str] | None = None,
+) -> dict[str, object]:
+    return {
+        "disk_format": disk_format,
+        "container_format": container_format,
+        "properties": {
+            **(properties or {}),
+            **plugins.injected(run.equipment.settings, run.order.roles),
+        },
+    }
