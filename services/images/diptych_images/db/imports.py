@@ -460,20 +460,21 @@ async def finish(
 def _leave(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     return (
         sa.update(image_locations)
-        .where(_rows.import_task == _TASK, *conditions)
+        .where(_rows.image_id == _ID, *conditions)
         .values(status="discarding", lease_until=_LEASE_END)
         .returning(_rows.store, _rows.attempt, ATTEMPT_KEY, _rows.project_id)
     )
 
 
 _LEAVE_ATTEMPTS: Final = _leave(
+    _rows.import_task.is_not(None),
     sa.or_(
-        _rows.status == word("pending"),
+        sa.and_(_rows.status == word("pending"), _rows.import_task == _TASK),
         sa.and_(_rows.status == word("discarding"), _rows.lease_until < _NOW),
-    )
+    ),
 )
 _LEAVE_LANDED: Final = _leave(
-    _rows.image_id == _ID, _rows.status == word("active"), _rows.attempt.is_not(None)
+    _rows.import_task == _TASK, _rows.status == word("active"), _rows.attempt.is_not(None)
 )
 _BUSY: Final = sa.select(_rows.store).where(
     _rows.image_id == _ID,
@@ -484,15 +485,17 @@ _BUSY: Final = sa.select(_rows.store).where(
 
 
 async def leave_attempts(
-    connection: AsyncConnection, *, task_id: str, lease_s: float
+    connection: AsyncConnection, image_id: str, *, task_id: str, lease_s: float
 ) -> list[Left]:
     """Take the attempts of earlier runs of this import, to discard them within `lease_s` seconds.
 
-    Those that another process discards at the moment are not among them. For each, remove the
-    bytes, published or not, and call `images.drop_attempt`; the reaper does it if nobody has until
-    the end of the lease.
+    Also those of imports before it that nobody has got to the end of discarding; not those that
+    another process is at. For each, remove the bytes, published or not, and call
+    `images.drop_attempt`; the reaper does it if nobody has until the end of the lease.
     """
-    left = await connection.execute(_LEAVE_ATTEMPTS, {"the_task": task_id, "lease_s": lease_s})
+    left = await connection.execute(
+        _LEAVE_ATTEMPTS, {"the_image": image_id, "the_task": task_id, "lease_s": lease_s}
+    )
     return [Left(*row) for row in left]
 
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 from diptych_common.errors import UnsupportedMediaType
 from diptych_common.jobs import GiveUp
 from diptych_store.digests import Digests
-from diptych_store.errors import SizeLimitExceeded, SizeMismatch, StoreError
+from diptych_store.errors import BadLocation, SizeLimitExceeded, SizeMismatch
 from diptych_store.ingest import Ingested, ingest
 from diptych_store.options.filesystem import FilesystemOptions
 from diptych_store.protocol import Attempt, Copies, Store
@@ -24,7 +24,7 @@ from diptych_store.settings import StoreConfig
 
 from diptych_images.db.images import ImageRow
 from diptych_images.db.imports import Bytes, Staged
-from diptych_images.formats import Findings, Inspection, judge
+from diptych_images.formats import Findings, Inspection, judge, likeliest
 from diptych_images.imports import plugins
 from diptych_images.imports.equipment import Import
 from diptych_images.imports.plugins import Draft
@@ -51,7 +51,7 @@ async def from_staging(run: Import, staged: Staged | None, names: Collection[str
     if staged is None:
         raise GiveUp("Nothing is staged.")
     store = run.equipment.stores.by_location(staged.url, {"store": staged.store})
-    origin = Origin(store, staged.url, temporary=True)
+    origin = Origin(store, staged.url, "The staging store", temporary=True)
     findings = Findings.read(staged.about["findings"])
     digests: Mapping[str, str] = staged.about["digests"]
     disk_format, container_format = _declared(run.image)
@@ -87,7 +87,7 @@ async def from_staging(run: Import, staged: Staged | None, names: Collection[str
             digests=Digests(tuple(digests)),
         )
     except OriginGone as error:
-        raise GiveUp(f"The staged data is not there any more: {error}") from error
+        raise GiveUp(str(error)) from error
 
 
 async def from_other_stores(run: Import, names: Collection[str]) -> Failures:
@@ -108,34 +108,37 @@ async def from_other_stores(run: Import, names: Collection[str]) -> Failures:
     expected = {name: value for name, value in digests.items() if name and value}
     in_order = stores.in_read_order(row["locations"])
     in_order.sort(key=lambda location: location["store"] != stores.default.name)
-    failures: Failures = {}
-    trouble: SourceFailed = SourceFailed("The image's data is in no store.")
+    troubles: list[SourceFailed] = []
     for location in in_order:
-        missing = [name for name in names if name not in run.landed | failures.keys()]
+        missing = [name for name in names if name not in run.landed]
+        place = f"Store {location['store']}"
         try:
             store = stores.by_location(location["url"], {"store": location["store"]})
-            failures |= await from_object(
+            return await from_object(
                 run,
                 missing,
-                Origin(store, location["url"]),
+                Origin(store, location["url"], place),
                 known=known,
-                accept=partial(_same, known, expected, f"The data in {store.name} is damaged."),
+                accept=partial(_same, known, expected, f"{place} has damaged data."),
                 digests=Digests(tuple(expected)),
             )
-        except (SourceFailed, StoreError) as error:
-            log.warning("Image %s from store %s: %s", row["id"], location["store"], error)
-            if isinstance(error, SourceFailed):
-                trouble = error
-        else:
-            return failures
-    raise trouble
+        except BadLocation as error:
+            log.warning("Image %s: %s", row["id"], error)
+            troubles.append(OriginGone(f"{place} is not configured any more."))
+        except SourceFailed as trouble:
+            log.warning("Image %s: %s", row["id"], trouble)
+            troubles.append(trouble)
+    for trouble in troubles:
+        if not isinstance(trouble, OriginGone):
+            raise trouble
+    raise GiveUp(" ".join(map(str, troubles)) or "The image's data is in no store.")
 
 
 async def from_web(run: Import, names: Collection[str]) -> Failures:
     """Import what is at a URI."""
     request, equipment = run.order.request, run.equipment
     source = web_download(equipment.outbound, request.uri or "", settings=equipment.settings)
-    disk_format, container_format = _declared(run.image)
+    disk_format, container_format = _declared_if_known(run)
     expected = dict([request.expected]) if request.expected is not None else {}
     async with source as opened_source:
         return await _from_source(
@@ -183,7 +186,7 @@ async def from_swift(run: Import, names: Collection[str]) -> Failures:
     """Import an object of the user's own account."""
     request, equipment = run.order.request, run.equipment
     container, name = swift_object(request.swift_location)
-    disk_format, container_format = _declared(run.image)
+    disk_format, container_format = _declared_if_known(run)
     source = swift_local(
         equipment.outbound,
         container=container,
@@ -206,24 +209,28 @@ async def _from_source(
     names: Collection[str],
     source: Source,
     *,
-    disk_format: str,
+    disk_format: str | None,
     container_format: str,
     expected: Mapping[str, str] | None = None,
     properties: Mapping[str, str] | None = None,
 ) -> Failures:
-    """Straight into the stores, unless a plug-in wants the bytes first."""
+    """Straight into the stores, unless a plug-in wants the bytes first.
+
+    Without `disk_format` the image gets that which its bytes look like.
+    """
     expected = expected or {}
     settings = run.equipment.settings
     inspection = Inspection()
     if plugins.needs_file(settings):
         async with _scratch(run) as (folder, scratch):
             received = await _received(run, source, scratch, inspection, expected)
+            findings = inspection.findings()
             draft = Draft(
                 path=folder / run.order.image_id,
                 size=received.size,
-                disk_format=disk_format,
+                disk_format=disk_format or likeliest(findings, settings.image_format),
                 container_format=container_format,
-                findings=inspection.findings(),
+                findings=findings,
             )
             return await _transformed(run, draft, folder, scratch, names, properties)
     algorithm = _algorithm(run)
@@ -231,15 +238,16 @@ async def _from_source(
     def accept(size: int, digests: Mapping[str, str]) -> Accepted:
         _require(expected, digests)
         findings = inspection.findings()
+        becomes = disk_format or likeliest(findings, settings.image_format)
         return Accepted(
             Bytes(
                 size=size,
-                virtual_size=_judged(run, findings, disk_format, container_format),
+                virtual_size=_judged(run, findings, becomes, container_format),
                 checksum=digests["md5"],
                 os_hash_algo=algorithm,
                 os_hash_value=digests[algorithm],
             ),
-            _becomes(run, disk_format, container_format, properties),
+            _becomes(run, becomes, container_format, properties),
         )
 
     return await from_stream(
@@ -353,7 +361,7 @@ async def _transformed(
     return await from_object(
         run,
         names,
-        Origin(scratch, f"file://{draft.path}", temporary=True),
+        Origin(scratch, f"file://{draft.path}", "The scratch folder", temporary=True),
         known=None,
         accept=accept,
         digests=Digests(("md5", algorithm)),
@@ -368,6 +376,15 @@ def _declared(row: ImageRow) -> tuple[str, str]:
     if disk_format is None or container_format is None:
         raise GiveUp("The image needs a disk_format and a container_format.")
     return disk_format, container_format
+
+
+def _declared_if_known(run: Import) -> tuple[str | None, str]:
+    """As `_declared`; nobody may have said the disk_format of an image that is made by a task."""
+    row = run.image
+    container_format = row["container_format"]
+    if run.order.remove_image and row["disk_format"] is None and container_format is not None:
+        return None, container_format
+    return _declared(row)
 
 
 def _judged(run: Import, findings: Findings, disk_format: str, container_format: str) -> int | None:

@@ -237,7 +237,9 @@ async def gave_up(job: Job, context: JobContext, end: End, equipment: Equipment)
     order = ImportJob.read(job.payload)
     lease_s = equipment.settings.jobs.lease
     async with context.write() as connection:
-        left = await imports.leave_attempts(connection, task_id=order.task_id, lease_s=lease_s)
+        left = await imports.leave_attempts(
+            connection, order.image_id, task_id=order.task_id, lease_s=lease_s
+        )
         begun = await imports.begin(connection, order.image_id, task_id=order.task_id)
         is_kept = (
             begun is not None and bool(begun.landed) and not order.request.all_stores_must_succeed

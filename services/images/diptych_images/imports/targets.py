@@ -59,10 +59,14 @@ class OriginGone(SourceFailed):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """An object that the bytes are in; `temporary` if nobody will read it after this import."""
+    """An object that the bytes are in; `temporary` if nobody will read it after this import.
+
+    `place` is what users know it by.
+    """
 
     store: Store
     url: str
+    place: str
     temporary: bool = False
 
 
@@ -117,7 +121,7 @@ async def clear(run: Import, names: Collection[str]) -> Failures:
     while True:
         async with run.context.write() as connection:
             left = await imports.leave_attempts(
-                connection, task_id=run.order.task_id, lease_s=lease_s
+                connection, run.order.image_id, task_id=run.order.task_id, lease_s=lease_s
             )
         failures |= await discard(db, run.equipment.stores, left)
         async with db.read() as connection:
@@ -241,7 +245,7 @@ async def opened(origin: Origin) -> AsyncGenerator[Source]:
             raise _gone(origin, failure) from failure
         except Unreachable as failure:
             log.warning("%s", failure)
-            raise SourceFailed(f"Store {origin.store.name} did not answer.") from failure
+            raise SourceFailed(f"{origin.place} did not answer.") from failure
         blocks = await stack.enter_async_context(aclosing(_blocks(reading.blocks)))
         yield Source(reading.size, blocks)
 
@@ -398,7 +402,7 @@ async def _fail(
 
 def _gone(origin: Origin, failure: StoreError) -> OriginGone:
     log.error("%s", failure)
-    return OriginGone(f"The data is not in store {origin.store.name} any more.")
+    return OriginGone(f"The data is not there any more: {origin.place} does not have it.")
 
 
 def _unknown(name: str) -> StoreError:
