@@ -233,6 +233,15 @@ def decisive(findings: Findings) -> tuple[Match, ...]:
     return findings.matches
 
 
+def likeliest(findings: Findings, rules: ImageFormat) -> str:
+    """The disk_format for an image of which nobody has said one; whether it is safe says `judge`.
+
+    What may not be declared here is raw, like what is of no format: so is what has partitions.
+    """
+    names = [match.name for match in decisive(findings)]
+    return names[0] if len(names) == 1 and names[0] in rules.disk_formats else "raw"
+
+
 def _require_safety(match: Match, rules: ImageFormat) -> None:
     name = match.name
     if match.damage is not None:
