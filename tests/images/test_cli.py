@@ -114,6 +114,8 @@ def test_a_worker_of_its_own_does_the_jobs(empty_database: str, tmp_path: Path) 
             assert http.put(image["file"], content=b"x", headers=OCTETS).status_code == 204
             assert http.delete(image["self"]).status_code == 204
         assert (stored / image["id"]).exists()
+        (job,) = json.loads(run("jobs", "list", "--json", environ=environ).stdout)
+        assert (job["kind"], job["state"]) == ("remove_bytes", "waiting")
         port = ports.any_free()
         with_metrics = {"DIPTYCH_IMAGES__METRICS__WORKER_BIND_PORT": str(port)}
         worker = subprocess.Popen(
@@ -124,8 +126,11 @@ def test_a_worker_of_its_own_does_the_jobs(empty_database: str, tmp_path: Path) 
             time.sleep(0.05)
         assert not (stored / image["id"]).exists()
         deleted = 'diptych_store_call_seconds_count{operation="delete",outcome="ok",store="fast"}'
-        while deleted not in (told := httpx.get(f"http://127.0.0.1:{port}/metrics").text):
+        done = 'diptych_job_seconds_count{kind="remove_bytes",outcome="succeeded"} 1.0'
+        told = ""
+        while deleted not in told or done not in told:
             assert time.monotonic() < deadline, told
+            told = httpx.get(f"http://127.0.0.1:{port}/metrics").text
             time.sleep(0.05)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(20) == 0
