@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from diptych_common.errors import UnsupportedMediaType
-from diptych_images.formats import Findings, Inspection, judge
+from diptych_images.formats import Findings, Inspection, judge, likeliest
 from diptych_images.settings import ImageFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -91,6 +91,24 @@ def test_what_nobody_can_recognise_is_stored_unmeasured(declared: str) -> None:
 @pytest.mark.parametrize("data", [qcow2(), iso(), GPT, luks(), iso(start=mbr((0x83, 1)))])
 def test_any_safe_format_may_be_declared_raw(data: bytes) -> None:
     assert inspect(data, "raw") == len(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "format"),
+    [
+        (qcow2(), "qcow2"),
+        (iso(start=mbr((0x83, 1))), "iso"),
+        (RAW, "raw"),
+        (GPT, "raw"),
+        (luks(), "raw"),
+        # Of two formats: it is refused whatever it is declared to be.
+        (iso(start=qcow2()[:4096]), "raw"),
+    ],
+)
+def test_the_format_is_guessed_of_what_nobody_declared(data: bytes, format: str) -> None:
+    inspection = Inspection()
+    inspection.update(data)
+    assert likeliest(inspection.findings(), STRICT) == format
 
 
 @pytest.mark.parametrize(
