@@ -6,6 +6,7 @@ into transactions that also say whose turn it is (`jobs.fenced`), and rows are l
 of `db/images.py`.
 """
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -371,8 +372,9 @@ async def land(
     row = await _held(connection, image_id, task_id)
     if location is None or row is None:
         return None
+    is_first = all(other["id"] == location.id for other in row["locations"])
     changed: dict[str, object] = {
-        **_completed(row, found),
+        **(dataclasses.asdict(found) if is_first else _completed(row, found)),
         "properties": {
             **row["properties"],
             IMPORTING: _merged(row, IMPORTING, remove=[location.store]),
@@ -562,7 +564,7 @@ async def give_up(
 
 
 def _completed(row: ImageRow, found: Bytes) -> dict[str, object]:
-    """The columns that `found` gives to the image; raises Disagrees if they have other values."""
+    """The columns that it has not had so far; raises Disagrees where others have other values."""
     changed: dict[str, object] = {}
     columns: tuple[tuple[str, object, object], ...] = (
         ("size", row["size"], found.size),

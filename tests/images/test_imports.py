@@ -1,0 +1,527 @@
+"""Imports from the request to the end, by a worker in this process."""
+
+import gzip
+import hashlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from diptych_images.imports.equipment import Equipment
+
+from tests import databases, web
+from tests.images.service import ADMIN, ALICE, OCTETS, client, configuration, opened
+from tests.images.workers import working
+from tests.waiting import until
+
+STORES = ("fast", "cheap", "third")
+DATA = b"some bytes of an image " * 10_000
+
+# What remains to be done, by whomever: nothing when an import is over.
+LEFT = """
+    SELECT 'job ' || kind FROM jobs
+        WHERE period IS NULL AND state IN ('waiting', 'running')
+    UNION ALL SELECT 'location in ' || store || ' ' || status FROM image_locations
+        WHERE status <> 'active' OR attempt IS NOT NULL OR staged IS NOT NULL
+    UNION ALL SELECT 'lock of ' || import_task FROM images WHERE import_task IS NOT NULL
+    UNION ALL SELECT 'task ' || status FROM tasks WHERE status IN ('pending', 'processing')
+"""
+
+
+@dataclass
+class Site:
+    """The service with three stores and one for staging, without a worker but for `work`."""
+
+    database: str
+    folder: Path
+    environ: dict[str, str]
+    api: httpx.AsyncClient
+
+    async def make(self, **fields: Any) -> str:
+        body = {"name": "i", "disk_format": "raw", "container_format": "bare", **fields}
+        created = await self.api.post("/v2/images", json=body, headers=ALICE)
+        assert created.status_code == 201, created.text
+        return created.json()["id"]
+
+    async def staged(self, data: bytes = DATA, **fields: Any) -> str:
+        image = await self.make(**fields)
+        answer = await self.api.put(
+            f"/v2/images/{image}/stage", content=data, headers={**ALICE, **OCTETS}
+        )
+        assert answer.status_code == 204, answer.text
+        return image
+
+    async def active(self, data: bytes = DATA, *, store: str = "fast") -> str:
+        image = await self.make()
+        answer = await self.api.put(
+            f"/v2/images/{image}/file",
+            content=data,
+            headers={**ALICE, **OCTETS, "X-Image-Meta-Store": store},
+        )
+        assert answer.status_code == 204, answer.text
+        return image
+
+    async def ask(
+        self, image: str, method: str, *, headers: dict[str, str] = ALICE, **body: Any
+    ) -> None:
+        """Ask for an import; what is of the method itself is in `method_…`."""
+        of_method = {
+            name.removeprefix("method_"): body.pop(name)
+            for name in list(body)
+            if name.startswith("method_")
+        }
+        answer = await self.api.post(
+            f"/v2/images/{image}/import",
+            json={"method": {"name": method, **of_method}, **body},
+            headers=headers,
+        )
+        assert answer.status_code == 202, answer.text
+
+    async def show(self, image: str, headers: dict[str, str] = ALICE) -> dict[str, Any]:
+        return (await self.api.get(f"/v2/images/{image}", headers=headers)).json()
+
+    async def task(self, image: str) -> dict[str, Any]:
+        (task,) = (await self.api.get(f"/v2/images/{image}/tasks", headers=ADMIN)).json()["tasks"]
+        return task
+
+    def files(self, *stores: str) -> list[str]:
+        """All that is in the folders of stores, attempts too."""
+        return [
+            str(path.relative_to(self.folder))
+            for store in stores or (*STORES, "staging")
+            for path in sorted((self.folder / store).rglob("*"))
+            if path.is_file() and path.name != ".mark"
+        ]
+
+    async def left(self) -> list[str]:
+        async with databases.connection(self.database) as server:
+            return [row[0] for row in await server.fetch(LEFT)]
+
+    async def events(self) -> list[str]:
+        async with databases.connection(self.database) as server:
+            rows = await server.fetch("SELECT event_type FROM outbox ORDER BY id")
+            return [row[0] for row in rows]
+
+    async def hurry(self) -> None:
+        """Let no job wait for its next try."""
+        async with databases.connection(self.database) as server:
+            await server.execute("UPDATE jobs SET run_after = now() WHERE state = 'waiting'")
+
+    async def work(self, **options: str) -> set[tuple[str, str]]:
+        """Have a worker do all that there is to do; the stores that it called, and what for."""
+        environ = self.environ | {f"DIPTYCH_IMAGES__{k}": v for k, v in options.items()}
+
+        async def is_done() -> bool:
+            await self.hurry()
+            return not await self.left()
+
+        async with working(environ) as equipment:
+            await until(is_done)
+            return calls(equipment)
+
+
+def calls(equipment: Equipment) -> set[tuple[str, str]]:
+    """The stores that were called, and what for."""
+    return {
+        (sample.labels["store"], sample.labels["operation"])
+        for metric in equipment.metrics.store_calls.collect()
+        for sample in metric.samples
+        if "operation" in sample.labels
+    }
+
+
+Make = Callable[..., Awaitable[Site]]
+
+
+@pytest.fixture
+async def site(images_database: str, tmp_path: Path) -> AsyncGenerator[Make]:
+    """`await site(…)`: the service with other settings."""
+    async with AsyncExitStack() as stack:
+
+        async def make(**options: str) -> Site:
+            for name in (*STORES, "staging"):
+                (tmp_path / name).mkdir(exist_ok=True)
+            environ = configuration(
+                images_database,
+                tmp_path,
+                **{
+                    "DEFAULT__ENABLED_BACKENDS": "fast:file, cheap:file, third:file",
+                    "THIRD__FILESYSTEM_STORE_DATADIR": str(tmp_path / "third"),
+                    "OS_GLANCE_STAGING_STORE__FILESYSTEM_STORE_DATADIR": str(tmp_path / "staging"),
+                    "OUTBOUND__ALLOWED_NETWORKS": "127.0.0.0/8",
+                    "OUTBOUND__ALLOWED_PORTS": "",
+                    "IMPORT_FILTERING_OPTS__ALLOWED_PORTS": "[]",
+                    "JOBS__LEASE": "3",
+                    "JOBS__POLL_INTERVAL": "0.2",
+                    "TASK__WORK_DIR": str(tmp_path / "scratch"),
+                    **options,
+                },
+            )
+            app = await stack.enter_async_context(opened(environ))
+            api = await stack.enter_async_context(client(app))
+            return Site(images_database, tmp_path, environ, api)
+
+        yield make
+
+
+def require_whole(shown: dict[str, Any], data: bytes = DATA) -> None:
+    assert shown["status"] == "active"
+    assert shown["size"] == len(data)
+    assert shown["checksum"] == hashlib.md5(data, usedforsecurity=False).hexdigest()
+    assert shown["os_hash_algo"] == "sha512"
+    assert shown["os_hash_value"] == hashlib.sha512(data).hexdigest()
+    assert "os_glance_import_task" not in shown
+    assert shown["os_glance_importing_to_stores"] == ""
+
+
+# --- Each method ------------------------------------------------------------------------------
+
+
+async def test_staged_data_becomes_the_image_by_a_rename(site: Make) -> None:
+    here = await site()
+    image = await here.staged()
+    (staged,) = here.files("staging")
+    inode = (here.folder / staged).stat().st_ino
+    await here.ask(image, "glance-direct", stores=["cheap"])
+    assert (await here.show(image))["status"] == "importing"
+    called = await here.work()
+    shown = await here.show(image)
+    require_whole(shown)
+    assert shown["stores"] == "cheap"
+    assert shown["virtual_size"] == len(DATA)
+    assert here.files() == [f"cheap/{image}"]
+    assert (here.folder / "cheap" / image).stat().st_ino == inode
+    assert (here.folder / "cheap" / image).read_bytes() == DATA
+    assert {operation for _, operation in called}.isdisjoint({"open", "read", "write"})
+    task = await here.task(image)
+    assert (task["status"], task["result"]) == ("success", {"image_id": image})
+
+
+async def test_staged_data_that_no_backend_copies_is_read_once(site: Make) -> None:
+    here = await site(DEFAULT__ENABLED_BACKENDS="fast:file, one:memory, other:memory")
+    image = await here.staged()
+    await here.ask(image, "glance-direct", stores=["one", "other", "fast"])
+    async with working(here.environ) as equipment:
+        await until(lambda: is_over(here))
+        for name in ("one", "other"):
+            store = equipment.stores[name]
+            async with store.open(f"memory://{name}/{image}") as reading:
+                assert b"".join([bytes(block) async for block in reading.blocks]) == DATA
+        (reads,) = [
+            sample.value
+            for metric in equipment.metrics.store_calls.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_count") and sample.labels["operation"] == "open"
+        ]
+        assert reads == 1
+    shown = await here.show(image)
+    require_whole(shown)
+    assert shown["stores"] == "fast,one,other"
+
+
+async def test_a_download_is_read_once_for_all_stores(site: Make) -> None:
+    here = await site()
+    async with web.serving(web.answer(DATA)) as server:
+        image = await here.make()
+        await here.ask(
+            image,
+            "web-download",
+            method_uri=server.url,
+            method_validation_data={
+                "os_hash_algo": "sha256",
+                "os_hash_value": hashlib.sha256(DATA).hexdigest(),
+            },
+            all_stores=True,
+        )
+        await here.work()
+        assert len(server.asked) == 1
+    require_whole(await here.show(image))
+    assert here.files() == [f"{store}/{image}" for store in STORES]
+    for store in STORES:
+        assert (here.folder / store / image).read_bytes() == DATA
+
+
+async def test_an_image_is_copied_by_the_backends(site: Make) -> None:
+    here = await site()
+    image = await here.active()
+    await here.ask(image, "copy-image", headers=ADMIN, all_stores=True)
+    shown = await here.show(image)
+    assert shown["status"] == "active"
+    assert shown["os_glance_importing_to_stores"] == "cheap,third"
+    called = await here.work()
+    shown = await here.show(image)
+    require_whole(shown)
+    assert shown["stores"] == "cheap,fast,third"
+    assert shown["os_glance_failed_import"] == ""
+    for store in STORES:
+        assert (here.folder / store / image).read_bytes() == DATA
+    assert {operation for _, operation in called}.isdisjoint({"open", "read", "write"})
+
+
+async def test_a_copy_comes_from_the_next_store_where_the_first_has_lost_it(site: Make) -> None:
+    here = await site()
+    image = await here.active()
+    await here.ask(image, "copy-image", headers=ADMIN, stores=["cheap"])
+    await here.work()
+    (here.folder / "fast" / image).unlink()
+    await here.ask(image, "copy-image", headers=ADMIN, stores=["third"])
+    await here.work()
+    assert (await here.show(image))["stores"] == "cheap,fast,third"
+    assert (here.folder / "third" / image).read_bytes() == DATA
+
+
+async def test_damaged_bytes_are_not_copied(site: Make) -> None:
+    here = await site(DEFAULT__ENABLED_BACKENDS="fast:file, one:memory")
+    image = await here.active()
+    (here.folder / "fast" / image).write_bytes(DATA[:-1] + b"!")
+    await here.ask(image, "copy-image", headers=ADMIN, stores=["one"])
+    await here.work()
+    shown = await here.show(image)
+    assert (shown["status"], shown["stores"]) == ("active", "fast")
+    assert shown["os_glance_failed_import"] == "one"
+    assert "Store fast has damaged data." in shown["os_glance_import_message"]
+
+
+# --- Plug-ins ---------------------------------------------------------------------------------
+
+DECOMPRESSION = {"IMAGE_IMPORT_OPTS__IMAGE_IMPORT_PLUGINS": "[image_decompression]"}
+
+
+async def test_staged_data_goes_through_the_plug_ins(site: Make) -> None:
+    here = await site(**DECOMPRESSION)
+    image = await here.staged(gzip.compress(DATA))
+    await here.ask(image, "glance-direct", stores=["cheap", "third"])
+    await here.work()
+    require_whole(await here.show(image))
+    assert here.files() == [f"cheap/{image}", f"third/{image}"]
+    assert (here.folder / "cheap" / image).read_bytes() == DATA
+    assert list((here.folder / "scratch").iterdir()) == []
+
+
+async def test_a_download_goes_through_the_plug_ins(site: Make) -> None:
+    here = await site(**DECOMPRESSION)
+    packed = gzip.compress(DATA)
+    async with web.serving(web.answer(packed)) as server:
+        image = await here.make()
+        await here.ask(
+            image,
+            "web-download",
+            method_uri=server.url,
+            method_validation_data={
+                "os_hash_algo": "md5",
+                "os_hash_value": hashlib.md5(packed, usedforsecurity=False).hexdigest(),
+            },
+        )
+        await here.work()
+    require_whole(await here.show(image))
+    assert list((here.folder / "scratch").iterdir()) == []
+
+
+async def test_properties_are_injected_but_not_into_copies(site: Make) -> None:
+    here = await site(
+        IMAGE_IMPORT_OPTS__IMAGE_IMPORT_PLUGINS="[inject_image_metadata]",
+        INJECT_METADATA_PROPERTIES__INJECT="color:blue,size_class:small",
+        INJECT_METADATA_PROPERTIES__IGNORE_USER_ROLES="nobody",
+    )
+    image, other = await here.staged(color="red"), await here.active()
+    await here.ask(image, "glance-direct")
+    await here.ask(other, "copy-image", headers=ADMIN, stores=["cheap"])
+    await here.work()
+    shown = await here.show(image)
+    assert (shown["color"], shown["size_class"]) == ("blue", "small")
+    assert "color" not in await here.show(other)
+
+
+# --- Failures ---------------------------------------------------------------------------------
+
+
+async def require_queued(here: Site, image: str, *words: str, failed: str = "fast") -> None:
+    """The image is as it was before the import, nothing is left, and the owner knows why."""
+    shown = await here.show(image)
+    assert shown["status"] == "queued"
+    for column in ("size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value"):
+        assert shown[column] is None
+    assert shown["os_glance_importing_to_stores"] == ""
+    assert shown["os_glance_failed_import"] == failed
+    assert "os_glance_import_task" not in shown
+    task = await here.task(image)
+    assert task["status"] == "failure"
+    assert task["message"] == shown["os_glance_import_message"]
+    for part in words:
+        assert part in task["message"]
+    assert here.files() == []
+
+
+async def test_staged_data_of_another_format_is_refused(site: Make) -> None:
+    here = await site()
+    image = await here.staged(disk_format="qcow2")
+    await here.ask(image, "glance-direct")
+    await here.work()
+    await require_queued(here, image, "The data is raw, not qcow2", "stage it again")
+
+
+async def test_downloaded_data_of_another_format_is_refused(site: Make) -> None:
+    here = await site()
+    image = await here.make(disk_format="qcow2")
+    async with web.serving(web.answer(DATA)) as server:
+        await here.ask(image, "web-download", method_uri=server.url)
+        await here.work()
+    await require_queued(here, image, "The data is raw, not qcow2", "imported anew")
+
+
+async def test_a_server_without_the_data_is_asked_once(site: Make) -> None:
+    here = await site()
+    image = await here.make()
+    async with web.serving(web.answer(b"no", status=404)) as server:
+        await here.ask(image, "web-download", method_uri=server.url)
+        await here.work()
+        assert len(server.asked) == 1
+    await require_queued(here, image, "404")
+
+
+async def test_data_with_another_digest_is_refused(site: Make) -> None:
+    here = await site()
+    image = await here.make()
+    async with web.serving(web.answer(DATA)) as server:
+        await here.ask(
+            image,
+            "web-download",
+            method_uri=server.url,
+            method_validation_data={"os_hash_algo": "sha256", "os_hash_value": "0" * 64},
+        )
+        await here.work()
+    await require_queued(here, image, "sha256")
+
+
+async def test_more_than_an_image_can_have_is_refused(site: Make) -> None:
+    here = await site(DEFAULT__IMAGE_SIZE_CAP="1000")
+    image = await here.make()
+    async with web.serving(web.answer(DATA, content_length=None)) as server:
+        await here.ask(image, "web-download", method_uri=server.url)
+        await here.work()
+    await require_queued(here, image, "1000 bytes")
+
+
+async def test_a_server_that_fails_is_asked_again_until_attempts_are_used_up(site: Make) -> None:
+    here = await site()
+    image = await here.make()
+    async with web.serving(web.answer(b"sorry", status=503)) as server:
+        await here.ask(image, "web-download", method_uri=server.url)
+        await here.work()
+        assert len(server.asked) > 3
+    await require_queued(here, image, "503")
+
+
+async def test_what_the_service_does_not_expect_is_not_told_to_users(site: Make) -> None:
+    here = await site(**DECOMPRESSION)
+    (here.folder / "scratch").write_text("no folder")
+    image = await here.staged(gzip.compress(DATA))
+    await here.ask(image, "glance-direct")
+    await here.work()
+    await require_queued(here, image, "The service failed; try again.")
+    assert str(here.folder) not in str(await here.task(image))
+
+
+def occupy(here: Site, store: str, image: str) -> Path:
+    """Have a store refuse the image for good."""
+    path = here.folder / store / image
+    path.write_bytes(b"somebody else's")
+    return path
+
+
+async def test_where_all_stores_must_succeed_one_failure_takes_all_back(site: Make) -> None:
+    here = await site()
+    image = await here.make()
+    others = occupy(here, "cheap", image)
+    async with web.serving(web.answer(DATA)) as server:
+        await here.ask(image, "web-download", method_uri=server.url, all_stores=True)
+        await here.work()
+        others.unlink()
+        await require_queued(
+            here,
+            image,
+            "fast: stored; cheap: something else is in the image's place; third: stored.",
+            failed="cheap",
+        )
+        # Nothing that was left is in the way of another try.
+        await here.ask(image, "web-download", method_uri=server.url, all_stores=True)
+        await here.work()
+    shown = await here.show(image)
+    require_whole(shown)
+    assert shown["stores"] == ",".join(sorted(STORES))
+    assert shown["os_glance_failed_import"] == ""
+    assert "os_glance_import_message" not in shown
+
+
+async def test_where_stores_may_fail_the_others_have_the_image(site: Make) -> None:
+    here = await site()
+    image = await here.staged()
+    others = occupy(here, "cheap", image)
+    await here.ask(image, "glance-direct", all_stores=True, all_stores_must_succeed=False)
+    await here.work()
+    shown = await here.show(image)
+    require_whole(shown)
+    assert shown["stores"] == "fast,third"
+    assert shown["os_glance_failed_import"] == "cheap"
+    assert "cheap: something else" in shown["os_glance_import_message"]
+    task = await here.task(image)
+    assert task["status"] == "success"
+    assert "cheap: something else" in task["message"]
+    assert others.read_bytes() == b"somebody else's"
+
+
+async def test_where_stores_may_fail_all_of_them_is_a_failure(site: Make) -> None:
+    here = await site()
+    image = await here.staged()
+    others = [occupy(here, store, image) for store in ("fast", "cheap")]
+    await here.ask(image, "glance-direct", stores=["fast", "cheap"], all_stores_must_succeed=False)
+    await here.work()
+    for path in others:
+        path.unlink()
+    await require_queued(here, image, "fast: something", failed="cheap,fast")
+
+
+async def test_a_failed_copy_leaves_the_image_as_it_was(site: Make) -> None:
+    here = await site()
+    image = await here.active()
+    before = await here.show(image)
+    others = occupy(here, "cheap", image)
+    await here.ask(image, "copy-image", headers=ADMIN, stores=["cheap", "third"])
+    await here.work()
+    others.unlink()
+    shown = await here.show(image)
+    assert here.files() == [f"fast/{image}"]
+    for name in ("status", "stores", "size", "checksum", "os_hash_value", "virtual_size"):
+        assert shown[name] == before[name]
+    assert shown["os_glance_failed_import"] == "cheap"
+    assert (await here.task(image))["status"] == "failure"
+
+
+async def test_a_store_that_is_back_gets_what_it_missed(site: Make) -> None:
+    here = await site()
+    image = await here.make()
+    attempts = here.folder / "cheap" / ".attempts"
+
+    async def is_told() -> bool:
+        await here.hurry()
+        return "cheap: it did not answer. It is tried" in (await here.task(image))["message"]
+
+    async with web.serving(web.answer(DATA)) as server, working(here.environ):
+        away = attempts.rename(here.folder / "away")
+        await here.ask(image, "web-download", method_uri=server.url, stores=["fast", "cheap"])
+        await until(is_told)
+        assert (await here.show(image))["os_glance_importing_to_stores"] == "cheap"
+        away.rename(attempts)
+        await until(lambda: is_over(here))
+    shown = await here.show(image)
+    require_whole(shown)
+    assert shown["stores"] == "cheap,fast"
+    assert (await here.task(image))["message"] == ""
+
+
+async def is_over(here: Site) -> bool:
+    await here.hurry()
+    return not await here.left()
