@@ -9,7 +9,6 @@ what is refused. Unlike there, an image with a partition table may also be decla
 """
 
 import asyncio
-import dataclasses
 import errno
 import json
 import logging
@@ -17,6 +16,7 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -73,7 +73,8 @@ async def convert(draft: Draft, folder: Path, settings: ImagesSettings, *, limit
     virtual_size = _require_self_contained(described, source, draft.path, settings.image_format)
     target = options.output_format
     if source == target:
-        return dataclasses.replace(draft, disk_format=target)
+        # A partition table may have been declared as such.
+        return draft if draft.disk_format == target else replace(draft, disk_format=target)
     if target == "raw" and virtual_size > limit:
         raise GiveUp(
             f"As raw the image would have {virtual_size} bytes; {limit} are allowed at most."
@@ -111,7 +112,7 @@ def _readable_format(draft: Draft, rules: ImageFormat) -> str:
     Raises GiveUp if it is not safe, not the declared one, or none that can be converted.
     """
     # In whatever container it is said to be: what comes out has none.
-    require_soundness(dataclasses.replace(draft, container_format="bare"), rules)
+    require_soundness(replace(draft, container_format="bare"), rules)
     found = " and ".join(match.name for match in decisive(draft.findings)) or "raw"
     if found not in (draft.disk_format, "gpt"):
         raise GiveUp(
@@ -196,7 +197,8 @@ def _require_success(ended: Ended, target: str, limits: Limits) -> None:
     failed = f"The image could not be converted to {target}:"
     if ended.status == -signal.SIGXCPU:
         raise GiveUp(f"{failed} it took more than {limits.cpu_s} s of a processor.")
-    if ended.status == -signal.SIGXFSZ:
+    # One thread of it dies of the signal, another is told.
+    if ended.status == -signal.SIGXFSZ or os.strerror(errno.EFBIG) in ended.errors:
         raise GiveUp(f"{failed} the result has more than {limits.file_size} bytes.")
     if os.strerror(errno.ENOSPC) in ended.errors:
         raise OSError(errno.ENOSPC, "No space for a converted image")
