@@ -13,6 +13,7 @@ import pytest
 from dev.keystone import Keystone
 from dev.swift import Swift
 from diptych_store.drivers.swift import SwiftStore
+from diptych_store.drivers.swift.auth import Access, Tokens
 from diptych_store.drivers.swift.writing import Limits
 from diptych_store.errors import (
     AttemptLost,
@@ -41,6 +42,7 @@ from tests.store.conformance import (
     some_bytes,
 )
 from tests.store.swift_container import Cloud, Container, make_cloud
+from tests.waiting import until
 
 DATA = some_bytes(2 * MIB + 1234)
 
@@ -445,6 +447,27 @@ async def test_an_application_credential(cloud: Cloud):
         location = await put(store, DATA)
         assert await get(store, location) == DATA
         await store.delete(location)
+
+
+async def test_those_who_need_a_token_at_a_time_wait_for_one_answer():
+    answers: list[asyncio.Future[Access]] = []
+
+    async def obtain() -> Access:
+        answers.append(asyncio.get_running_loop().create_future())
+        return await answers[-1]
+
+    tokens = Tokens(obtain, renew_before_s=60)
+    callers = [asyncio.create_task(tokens.access()) for _ in range(5)]
+    await until(lambda: bool(answers))
+    answers[0].set_exception(Unreachable("no answer"))
+    errors = await asyncio.gather(*callers, return_exceptions=True)
+    assert [(type(one), str(one)) for one in errors] == [(Unreachable, "no answer")] * 5
+    # Who asks after that has another.
+    callers = [asyncio.create_task(tokens.access()) for _ in range(5)]
+    await until(lambda: len(answers) == 2)
+    answers[1].set_result(Access("http://swift", "token"))
+    assert {one.token for one in await asyncio.gather(*callers)} == {"token"}
+    assert len(answers) == 2
 
 
 async def test_a_revoked_token_is_replaced(cloud: Cloud):

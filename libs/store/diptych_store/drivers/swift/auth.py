@@ -31,19 +31,33 @@ class Access:
 
 
 class Tokens:
-    """The current access by one reference's credentials; callers at a time share one request."""
+    """The current access by one reference's credentials.
+
+    Callers at a time share one request, its failure too: an authority that is silent is waited for
+    by all of them together, not by one after the other.
+    """
 
     def __init__(self, obtain: Callable[[], Awaitable[Access]], *, renew_before_s: float) -> None:
         self._obtain = obtain
         self._renew_before_s = renew_before_s
         self._lock = asyncio.Lock()
         self._current: Access | None = None
+        self._latest_failure: ReadDenied | Unreachable | None = None
 
     async def access(self) -> Access:
         """An access that will do for now. Raises ReadDenied and Unreachable."""
+        known = self._latest_failure
         async with self._lock:
             if self._current is None or self._current.deadline < time.monotonic():
-                obtained = await self._obtain()
+                failure = self._latest_failure
+                if failure is not None and failure is not known:
+                    raise type(failure)(str(failure))
+                try:
+                    obtained = await self._obtain()
+                except (ReadDenied, Unreachable) as error:
+                    # Without what the error holds on to.
+                    self._latest_failure = type(error)(str(error))
+                    raise
                 remaining_s = obtained.deadline - time.monotonic()
                 margin_s = min(self._renew_before_s, remaining_s / 2)
                 self._current = Access(
