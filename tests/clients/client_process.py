@@ -51,7 +51,7 @@ def library(order):
     for name in order["call"].split("."):
         called = getattr(called, name)
     try:
-        arguments = [opened(argument) for argument in order["arguments"]]
+        arguments = [meant(argument, connection) for argument in order["arguments"]]
         outcome = {"value": plain(called(*arguments, **order["named"]))}
     except Exception as error:
         names = [kind.__name__ for kind in type(error).__mro__]
@@ -59,10 +59,18 @@ def library(order):
     print(json.dumps(outcome))  # noqa: T201
 
 
-def opened(argument):
-    """The file that `file:…` names; any other argument as it is."""
-    if isinstance(argument, str) and argument.startswith("file:"):
-        return Path(argument.removeprefix("file:")).open("rb")
+def meant(argument, connection):
+    """The file that `file:…` names, the image or task with the id after `image:` or `task:`.
+
+    Other arguments as they are.
+    """
+    kind, _, named = argument.partition(":") if isinstance(argument, str) else ("", "", "")
+    if kind == "file":
+        return Path(named).open("rb")
+    if kind == "image":
+        return connection.image.get_image(named)
+    if kind == "task":
+        return connection.image.get_task(named)
     return argument
 
 

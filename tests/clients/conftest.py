@@ -1,9 +1,11 @@
 """The daemon as it is deployed, with the real Keystone; and the real clients of several users."""
 
+import asyncio
 import json
 import secrets
 import subprocess
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ import pytest
 from dev.keystone import PASSWORD, Keystone
 from dev.seaweedfs import Seaweedfs
 from dev.swift import Swift
-from diptych_common import migrations
+from diptych_common import migrations, sealing
 
-from tests import databases
+from tests import databases, web
 from tests.clients.clouds import CLIENT_PROCESS, Cloud, PasswordCloud
 from tests.images.daemon import Daemon
 from tests.images.service import OCTETS, configuration
@@ -34,7 +36,18 @@ STORES = {
     "objects": "objects:swift",
     "web": "web:http",
 }
-USERS = {"demo": "demo", "reader": "demo", "other": "other", "admin": "admin"}
+USERS = {
+    "demo": "demo",
+    "reader": "demo",
+    "manager": "demo",
+    "other": "other",
+    "admin": "admin",
+}
+METHODS = ("glance-direct", "web-download", "copy-image", "glance-download", "swift-local")
+# As an operator has it who lets some of the users use tasks.
+POLICY = """
+"tasks_api_access": "role:admin or role:manager"
+"""
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +57,18 @@ def client_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def _region_name() -> str:
+    return f"region-{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
 async def image_daemon(
-    keystone: Keystone, s3: Seaweedfs, swift: Swift, postgres_url: str, client_folder: Path
+    keystone: Keystone,
+    s3: Seaweedfs,
+    swift: Swift,
+    postgres_url: str,
+    client_folder: Path,
+    _region_name: str,
 ) -> AsyncGenerator[Daemon]:
     backends = {"one": Bucket(s3), "two": Bucket(s3), "objects": Container(swift)}
     stores = {"DEFAULT__ENABLED_BACKENDS": ", ".join(STORES.values())}
@@ -55,25 +78,24 @@ async def image_daemon(
             await backend.make()
     database = await databases.create(postgres_url)
     await migrations.upgrade(database, "diptych_images.migrations")
-    authtoken = {
-        "WWW_AUTHENTICATE_URI": keystone.url,
-        "AUTH_URL": keystone.url,
-        "AUTH_TYPE": "password",
-        "USERNAME": "glance",
-        "PASSWORD": PASSWORD,
-        "PROJECT_NAME": "service",
-        "USER_DOMAIN_NAME": "Default",
-        "PROJECT_DOMAIN_NAME": "Default",
-        "SERVICE_TYPE": "image",
-    }
+    policy = client_folder / "policy.yaml"
+    policy.write_text(POLICY)
     options = {
-        "PASTE_DEPLOY__FLAVOR": "keystone",
         "DEFAULT__IMAGE_SIZE_CAP": str(IMAGE_SIZE_CAP),
         "DEFAULT__IMAGE_TAG_QUOTA": str(TAG_QUOTA),
         "DEFAULT__IMAGE_MEMBER_QUOTA": str(MEMBER_QUOTA),
         "DEFAULT__WORKERS": "1",
+        "DEFAULT__ENABLED_IMPORT_METHODS": ", ".join(METHODS),
+        "OS_GLANCE_STAGING_STORE__FILESYSTEM_STORE_DATADIR": str(client_folder / "staging"),
         "JOBS__WITH_WORKER": "true",
-        **{f"KEYSTONE_AUTHTOKEN__{name}": value for name, value in authtoken.items()},
+        "JOBS__SECRET_KEYS": sealing.new_key(),
+        "OSLO_POLICY__POLICY_FILE": str(policy),
+        # All that may be asked is on this machine, at whatever ports were free.
+        "OUTBOUND__ALLOWED_NETWORKS": "127.0.0.0/8",
+        "OUTBOUND__ALLOWED_PORTS": "",
+        "IMPORT_FILTERING_OPTS__ALLOWED_PORTS": "",
+        **by_keystone(keystone),
+        "KEYSTONE_AUTHTOKEN__REGION_NAME": _region_name,
     }
     environ = configuration(database, client_folder, **options, **stores)
     daemon = Daemon(environ, client_folder / "log")
@@ -85,12 +107,44 @@ async def image_daemon(
         await backend.remove()
 
 
+def by_keystone(keystone: Keystone) -> dict[str, str]:
+    """What `service.configuration` takes to have identities from this Keystone."""
+    authtoken = {
+        "WWW_AUTHENTICATE_URI": keystone.url,
+        "AUTH_URL": keystone.url,
+        "AUTH_TYPE": "password",
+        "USERNAME": "glance",
+        "PASSWORD": PASSWORD,
+        "PROJECT_NAME": "service",
+        "USER_DOMAIN_NAME": "Default",
+        "PROJECT_DOMAIN_NAME": "Default",
+        "SERVICE_TYPE": "image",
+    }
+    return {
+        "PASTE_DEPLOY__FLAVOR": "keystone",
+        **{f"KEYSTONE_AUTHTOKEN__{name}": value for name, value in authtoken.items()},
+    }
+
+
 @pytest.fixture(scope="session")
-def region(keystone: Keystone, image_daemon: Daemon) -> str:
+def region(keystone: Keystone, image_daemon: Daemon, swift: Swift, _region_name: str) -> str:
     """A region of Keystone's catalog whose image service is this process's daemon."""
-    name = f"region-{secrets.token_hex(4)}"
+    make_region(
+        keystone,
+        _region_name,
+        {
+            "identity": keystone.url,
+            "image": image_daemon.url,
+            "object-store": f"{swift.keystone_proxy_url}/v1/AUTH_$(project_id)s",
+        },
+    )
+    return _region_name
+
+
+def make_region(keystone: Keystone, name: str, endpoints: Mapping[str, str]) -> None:
+    """Add a region with these services, by type, to Keystone's catalog."""
     keystone.call("POST", "/regions", {"region": {"id": name}})
-    for kind, url in {"identity": keystone.url, "image": image_daemon.url}.items():
+    for kind, url in endpoints.items():
         [service] = keystone.call("GET", f"/services?type={kind}")["services"]
         endpoint = {
             "service_id": service["id"],
@@ -99,7 +153,6 @@ def region(keystone: Keystone, image_daemon: Daemon) -> str:
             "url": url,
         }
         keystone.call("POST", "/endpoints", {"endpoint": endpoint})
-    return name
 
 
 @pytest.fixture(scope="session")
@@ -156,6 +209,8 @@ def _auths(
             "auth_type": "admin_token",
             "auth": {"endpoint": f"{image_daemon.url}/v2", "token": "not-a-token"},
         },
+        # As Rackspace's cloud was: images are made by tasks, of objects in Swift.
+        "tasks": {"auth": password("manager", "demo"), "image_api_use_tasks": True},
         "overridden": {
             "auth": password("demo", "demo"),
             "image_endpoint_override": image_daemon.url,
@@ -288,6 +343,39 @@ def make_image(http: httpx.Client) -> Callable[..., dict[str, Any]]:
         return image
 
     return make
+
+
+@dataclass(frozen=True)
+class Site:
+    """A web server that images are downloaded from."""
+
+    server: web.Web
+    files: dict[str, bytes]
+
+    def put(self, name: str, data: bytes) -> str:
+        """Serve this from now on; its URL."""
+        self.files[f"/{name}"] = data
+        return self.url(name)
+
+    def url(self, name: str) -> str:
+        return f"{self.server.url}/{name}"
+
+    def asked_for(self, name: str) -> int:
+        """How often it was asked for."""
+        return [asked.target for asked in self.server.asked].count(f"/{name}")
+
+
+@pytest.fixture(scope="session")
+def site() -> Generator[Site]:
+    files: dict[str, bytes] = {}
+
+    async def handle(asked: web.Asked, writer: asyncio.StreamWriter) -> None:
+        found = files.get(asked.target)
+        answer = web.answer(status=404) if found is None else web.answer(found)
+        await answer(asked, writer)
+
+    with web.serving_from_a_thread(handle) as server:
+        yield Site(server, files)
 
 
 def tag_of(names: list[str]) -> str:
