@@ -1,20 +1,37 @@
 """Imports from the request to the end, by a worker in this process."""
 
+import asyncio
+import contextlib
 import gzip
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from diptych_common import jobs
+from diptych_common.database import Database
+from diptych_common.errors import Gone
+from diptych_common.jobs import GiveUp, JobLost
+from diptych_common.worker import JobContext
+from diptych_images.db.tables import jobs as jobs_table
+from diptych_images.imports import run
 from diptych_images.imports.equipment import Equipment
+from diptych_images.settings import load
+from diptych_store.drivers.filesystem import FilesystemStore
+from diptych_store.errors import StoreError
+from diptych_store.options.filesystem import FilesystemOptions
+from diptych_store.protocol import Attempt, Block, Store
+from diptych_store.registry import Stores
+from diptych_store.settings import StoresConfig
 
 from tests import databases, web
 from tests.images.service import ADMIN, ALICE, OCTETS, client, configuration, opened
-from tests.images.workers import working
+from tests.images.workers import equipped, running, working
 from tests.waiting import until
 
 STORES = ("fast", "cheap", "third")
@@ -525,3 +542,213 @@ async def test_a_store_that_is_back_gets_what_it_missed(site: Make) -> None:
 async def is_over(here: Site) -> bool:
     await here.hurry()
     return not await here.left()
+
+
+# --- Runs that are interrupted, and runs that sleep -------------------------------------------
+
+
+class Slow(FilesystemStore):
+    """A file store that stops at a step, until it is let go on."""
+
+    stops_at = ""
+    reached: asyncio.Event
+    go_on: asyncio.Event
+
+    async def _pass(self, step: str) -> None:
+        if step == self.stops_at:
+            self.reached.set()
+            await self.go_on.wait()
+
+    async def copy(
+        self, attempt: Attempt, source: Store, location: str, *, temporary: bool = False
+    ) -> int | None:
+        await self._pass("copy")
+        size = await super().copy(attempt, source, location, temporary=temporary)
+        await self._pass("copied")
+        return size
+
+    async def write(
+        self, attempt: Attempt, blocks: AsyncIterator[Block], *, size: int | None
+    ) -> int:
+        await self._pass("write")
+        written = await super().write(attempt, blocks, size=size)
+        await self._pass("written")
+        return written
+
+    async def publish(self, attempt: Attempt) -> str:
+        await self._pass("publish")
+        location = await super().publish(attempt)
+        await self._pass("published")
+        return location
+
+
+@asynccontextmanager
+async def slowed(here: Site, store: str, step: str) -> AsyncGenerator[tuple[Equipment, Slow]]:
+    """What jobs work with, where one of the stores stops at a step; leases last."""
+    environ = here.environ | {"DIPTYCH_IMAGES__JOBS__LEASE": "300"}
+    loaded = load(environ=environ)
+    config = StoresConfig.from_sections(loaded.sections)
+    (options,) = [one.options for one in config.stores if one.name == store]
+    assert isinstance(options, FilesystemOptions)
+    slow = await Slow.open_directory(store, options)
+    slow.stops_at, slow.reached, slow.go_on = step, asyncio.Event(), asyncio.Event()
+    async with (
+        Database(loaded.settings.database) as db,
+        Stores.open(config) as stores,
+        contextlib.aclosing(slow),
+    ):
+        every = {name: stores[name] for name in stores.names} | {store: slow}
+        mixed = Stores(every, stores.info, is_multiple=True, staging=stores.staging)
+        with equipped(loaded.settings, db, mixed) as equipment:
+            yield equipment, slow
+
+
+@asynccontextmanager
+async def sleeping(equipment: Equipment) -> AsyncGenerator[asyncio.Task[None]]:
+    """A run of the only import, by a worker that knows of nothing but it."""
+    async with equipment.db.write() as connection:
+        (job,) = await jobs.claim(
+            connection, jobs_table, [run.JOB], worker="x", lease=timedelta(minutes=5), limit=1
+        )
+    context = JobContext(equipment.db, jobs_table, job)
+    task = asyncio.create_task(run.run(job, context, equipment))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def let_leases_end(here: Site) -> None:
+    async with databases.connection(here.database) as server:
+        await server.execute("UPDATE jobs SET lease_until = now() WHERE state = 'running'")
+
+
+# What such a run meets with; a job that is given up by somebody who lost it is lost all the same.
+SLEPT = (JobLost, Gone, StoreError, GiveUp)
+
+
+@pytest.mark.parametrize(
+    ("store", "step"),
+    [
+        ("fast", "copy"),
+        ("fast", "copied"),
+        ("fast", "publish"),
+        ("fast", "published"),
+        ("third", "publish"),  # when others have landed
+    ],
+)
+async def test_a_run_that_slept_changes_nothing(site: Make, store: str, step: str) -> None:
+    here = await site()
+    image = await here.staged()
+    await here.ask(image, "glance-direct", all_stores=True)
+    async with slowed(here, store, step) as (equipment, slow), sleeping(equipment) as sleeper:
+        await slow.reached.wait()
+        if store == "third":
+            await until(lambda: has_landed(here, 2))
+        await let_leases_end(here)
+        await here.work()
+        shown, files = await here.show(image), here.files()
+        require_whole(shown)
+        assert {*files} == {f"{name}/{image}" for name in STORES}
+        slow.go_on.set()
+        with pytest.raises(SLEPT):
+            await sleeper
+    assert await here.show(image) == shown
+    assert here.files() == files
+    assert await here.left() == []
+
+
+async def has_landed(here: Site, count: int) -> bool:
+    async with databases.connection(here.database) as server:
+        return count == await server.fetchval(
+            "SELECT count(*) FROM image_locations WHERE status = 'active'"
+        )
+
+
+@pytest.mark.parametrize("step", ["write", "written", "published"])
+async def test_a_run_that_slept_gives_a_deleted_image_nothing(site: Make, step: str) -> None:
+    here = await site()
+    image = await here.make()
+    async with web.serving(web.answer(DATA)) as server:
+        await here.ask(image, "web-download", method_uri=server.url, all_stores=True)
+        async with (
+            slowed(here, "cheap", step) as (equipment, slow),
+            sleeping(equipment) as sleeper,
+        ):
+            await slow.reached.wait()
+            deleted = await here.api.delete(f"/v2/images/{image}", headers=ALICE)
+            assert deleted.status_code == 204
+            await let_leases_end(here)
+            await here.work()
+            slow.go_on.set()
+            with pytest.raises(SLEPT):
+                await sleeper
+    assert here.files() == []
+    assert await here.left() == []
+
+
+async def test_an_import_of_a_deleted_image_ends_at_once(site: Make) -> None:
+    here = await site()
+    image = await here.make()
+    half = asyncio.Event()
+
+    async def answer(_: web.Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(web.head(content_length=len(DATA)) + DATA[:100_000])
+        await writer.drain()
+        half.set()
+        await writer.wait_closed()
+
+    async with web.serving(answer) as server, working(here.environ):
+        await here.ask(image, "web-download", method_uri=server.url, all_stores=True)
+        await half.wait()
+        deleted = await here.api.delete(f"/v2/images/{image}", headers=ALICE)
+        assert deleted.status_code == 204
+        await until(lambda: is_over(here), within_s=8)
+    assert here.files() == []
+    async with databases.connection(here.database) as database:
+        row = await database.fetchrow("SELECT status, message FROM tasks")
+        assert row is not None
+        assert tuple(row) == ("failure", "The image was deleted.")
+
+
+async def test_clients_see_an_import_go_on_in_glances_order(site: Make) -> None:
+    here = await site()
+    image = await here.active()
+    await here.ask(image, "copy-image", headers=ADMIN, stores=["third", "cheap"])
+    async with slowed(here, "cheap", "publish") as (equipment, slow), running(equipment):
+        await slow.reached.wait()
+        await until(lambda: has_landed(here, 2))
+        shown = await here.show(image)
+        assert shown["status"] == "active"
+        assert shown["stores"] == "fast,third"
+        assert shown["os_glance_importing_to_stores"] == "cheap"
+        assert shown["os_glance_failed_import"] == ""
+        task = await here.task(image)
+        assert task["status"] == "processing"
+        assert shown["os_glance_import_task"] == task["id"]
+        slow.go_on.set()
+        await until(lambda: is_over(here))
+    shown = await here.show(image)
+    assert shown["stores"] == "cheap,fast,third"
+    assert shown["os_glance_importing_to_stores"] == ""
+
+
+async def test_events_tell_of_an_import(site: Make) -> None:
+    here = await site()
+    image = await here.staged()
+    before = len(await here.events())
+    await here.ask(image, "glance-direct", stores=["fast", "cheap"])
+    await here.work()
+    assert (await here.events())[before:] == [
+        "image.update",
+        "task.create",
+        "task.processing",
+        "image.prepare",
+        "image.prepare",
+        "image.upload",
+        "image.upload",
+        "image.update",
+        "image.activate",
+        "task.success",
+    ]

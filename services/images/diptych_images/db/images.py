@@ -290,7 +290,7 @@ _MARK_DELETED: Final = (
     sa.update(images)
     .where(images.c.id == _ID, _is_living)
     # Not `updated_at`: the row goes on to serve as a marker of lists, where it stood.
-    .values(status="deleted", deleted_at=_NOW)
+    .values(status="deleted", deleted_at=_NOW, import_task=None)
     .returning(images, sa.null().label("member_status"))
 )
 _LOCATION_ROW: Final = tuple(image_locations.c[field] for field in _LOCATION_FIELDS)
@@ -312,7 +312,7 @@ async def mark_deleted(connection: AsyncConnection, image_id: str) -> ImageRow |
     Its `locations` are those whose bytes are to go, staged ones too, after the commit;
     `locations_to_remove` lists them again at any time. Whether the image is protected is for the
     caller to look at. An upload or an import that is under way finds out when it goes on, and is
-    then discarded.
+    then discarded; no import holds the image any more.
 
     Two statements: the second must see the location that an upload committed while the first
     waited for the image.
