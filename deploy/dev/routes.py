@@ -31,7 +31,7 @@ COSTS: Final[Mapping[str, Cost]] = {
     "GET /v2/images/{image_id}": Cost(1),
     "DELETE /v2/images/{image_id}": Cost(5, 1),
     "PATCH /v2/images/{image_id}": Cost(3, 1),
-    "PUT /v2/images/{image_id}/file": Cost(7, 3),
+    "PUT /v2/images/{image_id}/file": Cost(8, 4),
     "PUT /v2/images/{image_id}/stage": Cost(11, 4),
     "POST /v2/images/{image_id}/import": Cost(7, 1),
     "GET /v2/images/{image_id}/tasks": Cost(1),
