@@ -69,6 +69,14 @@ def test_what_a_file_sets_without_effect_is_listed(tmp_path: Path) -> None:
     assert run("config", "check", "--config-file", file, environ=environ).returncode == 0
 
 
+def test_a_program_that_a_plugin_does_not_find_is_told(tmp_path: Path) -> None:
+    plugins = {"IMAGE_IMPORT_OPTS__IMAGE_IMPORT_PLUGINS": "[image_conversion]"}
+    environ = configuration("postgresql://localhost/x", tmp_path, **plugins)
+    told = run("config", "check", environ={**environ, "PATH": str(tmp_path)})
+    assert told.returncode == 0
+    assert "image_conversion needs qemu-img" in told.stdout
+
+
 def test_effective_settings_hide_secrets() -> None:
     environ = {
         "DIPTYCH_IMAGES__DATABASE__CONNECTION": "postgresql://u:sesame@localhost/x",
