@@ -13,6 +13,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from tests.images.service import ALICE, OCTETS, client, configuration, opened
+from tests.images.sites import Make, Site, open_site
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +71,17 @@ async def custom_api(
             environ = configuration(images_database, tmp_path, **options)
             app = await stack.enter_async_context(opened(environ))
             return await stack.enter_async_context(client(app))
+
+        yield make
+
+
+@pytest.fixture
+async def site(images_database: str, tmp_path: Path) -> AsyncGenerator[Make]:
+    """`await site(…)`: the service with three stores and one for staging, and other settings."""
+    async with AsyncExitStack() as stack:
+
+        async def make(**options: str) -> Site:
+            return await stack.enter_async_context(open_site(images_database, tmp_path, **options))
 
         yield make
 

@@ -20,7 +20,7 @@ from diptych_store.settings import StoresConfig
 
 from tests.images.rows import open_database
 from tests.images.service import OCTETS, client, configuration, opened
-from tests.images.test_worker import working
+from tests.images.workers import working
 from tests.waiting import until
 
 MIB = 1 << 20

@@ -4,14 +4,12 @@ import asyncio
 import contextlib
 import gzip
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from diptych_common import jobs
 from diptych_common.database import Database
@@ -30,158 +28,10 @@ from diptych_store.registry import Stores
 from diptych_store.settings import StoresConfig
 
 from tests import databases, web
-from tests.images.service import ADMIN, ALICE, OCTETS, client, configuration, opened
+from tests.images.service import ADMIN, ALICE
+from tests.images.sites import DATA, STORES, Make, Site
 from tests.images.workers import equipped, running, working
 from tests.waiting import until
-
-STORES = ("fast", "cheap", "third")
-DATA = b"some bytes of an image " * 10_000
-
-# What remains to be done, by whomever: nothing when an import is over.
-LEFT = """
-    SELECT 'job ' || kind FROM jobs
-        WHERE period IS NULL AND state IN ('waiting', 'running')
-    UNION ALL SELECT 'location in ' || store || ' ' || status FROM image_locations
-        WHERE status <> 'active' OR attempt IS NOT NULL OR staged IS NOT NULL
-    UNION ALL SELECT 'lock of ' || import_task FROM images WHERE import_task IS NOT NULL
-    UNION ALL SELECT 'task ' || status FROM tasks WHERE status IN ('pending', 'processing')
-"""
-
-
-@dataclass
-class Site:
-    """The service with three stores and one for staging, without a worker but for `work`."""
-
-    database: str
-    folder: Path
-    environ: dict[str, str]
-    api: httpx.AsyncClient
-
-    async def make(self, **fields: Any) -> str:
-        body = {"name": "i", "disk_format": "raw", "container_format": "bare", **fields}
-        created = await self.api.post("/v2/images", json=body, headers=ALICE)
-        assert created.status_code == 201, created.text
-        return created.json()["id"]
-
-    async def staged(self, data: bytes = DATA, **fields: Any) -> str:
-        image = await self.make(**fields)
-        answer = await self.api.put(
-            f"/v2/images/{image}/stage", content=data, headers={**ALICE, **OCTETS}
-        )
-        assert answer.status_code == 204, answer.text
-        return image
-
-    async def active(self, data: bytes = DATA, *, store: str = "fast") -> str:
-        image = await self.make()
-        answer = await self.api.put(
-            f"/v2/images/{image}/file",
-            content=data,
-            headers={**ALICE, **OCTETS, "X-Image-Meta-Store": store},
-        )
-        assert answer.status_code == 204, answer.text
-        return image
-
-    async def ask(
-        self, image: str, method: str, *, headers: dict[str, str] = ALICE, **body: Any
-    ) -> None:
-        """Ask for an import; what is of the method itself is in `method_…`."""
-        of_method = {
-            name.removeprefix("method_"): body.pop(name)
-            for name in list(body)
-            if name.startswith("method_")
-        }
-        answer = await self.api.post(
-            f"/v2/images/{image}/import",
-            json={"method": {"name": method, **of_method}, **body},
-            headers=headers,
-        )
-        assert answer.status_code == 202, answer.text
-
-    async def show(self, image: str, headers: dict[str, str] = ALICE) -> dict[str, Any]:
-        return (await self.api.get(f"/v2/images/{image}", headers=headers)).json()
-
-    async def task(self, image: str) -> dict[str, Any]:
-        (task,) = (await self.api.get(f"/v2/images/{image}/tasks", headers=ADMIN)).json()["tasks"]
-        return task
-
-    def files(self, *stores: str) -> list[str]:
-        """All that is in the folders of stores, attempts too."""
-        return [
-            str(path.relative_to(self.folder))
-            for store in stores or (*STORES, "staging")
-            for path in sorted((self.folder / store).rglob("*"))
-            if path.is_file() and path.name != ".mark"
-        ]
-
-    async def left(self) -> list[str]:
-        async with databases.connection(self.database) as server:
-            return [row[0] for row in await server.fetch(LEFT)]
-
-    async def events(self) -> list[str]:
-        async with databases.connection(self.database) as server:
-            rows = await server.fetch("SELECT event_type FROM outbox ORDER BY id")
-            return [row[0] for row in rows]
-
-    async def hurry(self) -> None:
-        """Let no job wait for its next try."""
-        async with databases.connection(self.database) as server:
-            await server.execute("UPDATE jobs SET run_after = now() WHERE state = 'waiting'")
-
-    async def work(self, **options: str) -> set[tuple[str, str]]:
-        """Have a worker do all that there is to do; the stores that it called, and what for."""
-        environ = self.environ | {f"DIPTYCH_IMAGES__{k}": v for k, v in options.items()}
-
-        async def is_done() -> bool:
-            await self.hurry()
-            return not await self.left()
-
-        async with working(environ) as equipment:
-            await until(is_done)
-            return calls(equipment)
-
-
-def calls(equipment: Equipment) -> set[tuple[str, str]]:
-    """The stores that were called, and what for."""
-    return {
-        (sample.labels["store"], sample.labels["operation"])
-        for metric in equipment.metrics.store_calls.collect()
-        for sample in metric.samples
-        if "operation" in sample.labels
-    }
-
-
-Make = Callable[..., Awaitable[Site]]
-
-
-@pytest.fixture
-async def site(images_database: str, tmp_path: Path) -> AsyncGenerator[Make]:
-    """`await site(…)`: the service with other settings."""
-    async with AsyncExitStack() as stack:
-
-        async def make(**options: str) -> Site:
-            for name in (*STORES, "staging"):
-                (tmp_path / name).mkdir(exist_ok=True)
-            environ = configuration(
-                images_database,
-                tmp_path,
-                **{
-                    "DEFAULT__ENABLED_BACKENDS": "fast:file, cheap:file, third:file",
-                    "THIRD__FILESYSTEM_STORE_DATADIR": str(tmp_path / "third"),
-                    "OS_GLANCE_STAGING_STORE__FILESYSTEM_STORE_DATADIR": str(tmp_path / "staging"),
-                    "OUTBOUND__ALLOWED_NETWORKS": "127.0.0.0/8",
-                    "OUTBOUND__ALLOWED_PORTS": "",
-                    "IMPORT_FILTERING_OPTS__ALLOWED_PORTS": "[]",
-                    "JOBS__LEASE": "3",
-                    "JOBS__POLL_INTERVAL": "0.2",
-                    "TASK__WORK_DIR": str(tmp_path / "scratch"),
-                    **options,
-                },
-            )
-            app = await stack.enter_async_context(opened(environ))
-            api = await stack.enter_async_context(client(app))
-            return Site(images_database, tmp_path, environ, api)
-
-        yield make
 
 
 def require_whole(shown: dict[str, Any], data: bytes = DATA) -> None:
@@ -222,7 +72,7 @@ async def test_staged_data_that_no_backend_copies_is_read_once(site: Make) -> No
     image = await here.staged()
     await here.ask(image, "glance-direct", stores=["one", "other", "fast"])
     async with working(here.environ) as equipment:
-        await until(lambda: is_over(here))
+        await until(lambda: here.is_over())
         for name in ("one", "other"):
             store = equipment.stores[name]
             async with store.open(f"memory://{name}/{image}") as reading:
@@ -532,16 +382,11 @@ async def test_a_store_that_is_back_gets_what_it_missed(site: Make) -> None:
         await until(is_told)
         assert (await here.show(image))["os_glance_importing_to_stores"] == "cheap"
         away.rename(attempts)
-        await until(lambda: is_over(here))
+        await until(lambda: here.is_over())
     shown = await here.show(image)
     require_whole(shown)
     assert shown["stores"] == "cheap,fast"
     assert (await here.task(image))["message"] == ""
-
-
-async def is_over(here: Site) -> bool:
-    await here.hurry()
-    return not await here.left()
 
 
 # --- Runs that are interrupted, and runs that sleep -------------------------------------------
@@ -704,7 +549,7 @@ async def test_an_import_of_a_deleted_image_ends_at_once(site: Make) -> None:
         await half.wait()
         deleted = await here.api.delete(f"/v2/images/{image}", headers=ALICE)
         assert deleted.status_code == 204
-        await until(lambda: is_over(here), within_s=8)
+        await until(lambda: here.is_over(), within_s=8)
     assert here.files() == []
     async with databases.connection(here.database) as database:
         row = await database.fetchrow("SELECT status, message FROM tasks")
@@ -728,7 +573,7 @@ async def test_clients_see_an_import_go_on_in_glances_order(site: Make) -> None:
         assert task["status"] == "processing"
         assert shown["os_glance_import_task"] == task["id"]
         slow.go_on.set()
-        await until(lambda: is_over(here))
+        await until(lambda: here.is_over())
     shown = await here.show(image)
     assert shown["stores"] == "cheap,fast,third"
     assert shown["os_glance_importing_to_stores"] == ""

@@ -17,7 +17,7 @@ from tests.images.test_stores import (
     serving,
     until_gone,
 )
-from tests.images.test_worker import working
+from tests.images.workers import working
 
 __all__ = ["backends", "serving"]
 

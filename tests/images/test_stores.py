@@ -17,7 +17,7 @@ from dev.swift import Swift
 from tests import databases
 from tests.images.service import ADMIN, ALICE, OCTETS, client, configuration, opened
 from tests.images.stores import Bucket, Container
-from tests.images.test_worker import working
+from tests.images.workers import working
 from tests.waiting import until
 
 UPLOAD = {**ALICE, **OCTETS}

@@ -9,7 +9,7 @@ import pytest
 
 from tests import databases, web
 from tests.images.service import ALICE, OCTETS, client, configuration, opened
-from tests.images.test_worker import working
+from tests.images.workers import working
 from tests.waiting import until
 
 DATA = bytes(range(256)) * 40

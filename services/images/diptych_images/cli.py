@@ -3,8 +3,12 @@
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from typing import Annotated
 
+import orjson
+import typer
 from diptych_common.command_line import (
+    AsJson,
     BackgroundJobs,
     ConfigDirs,
     ConfigFiles,
@@ -21,7 +25,9 @@ from diptych_store.registry import open_store
 from diptych_store.report import Report
 
 from diptych_images import app as application
+from diptych_images import explain as explanation
 from diptych_images import marks, policies, readers, settings
+from diptych_images.db import explain as everything
 from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.imports import plugins
 from diptych_images.settings import ImagesSettings
@@ -79,3 +85,33 @@ def worker(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> No
     with SERVICE.explained():
         SERVICE.configure_logs(loaded)
         asyncio.run(application.run_worker(loaded))
+
+
+@main.command()
+def explain(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image's id.")],
+    config_file: ConfigFiles = None,
+    config_dir: ConfigDirs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell who holds an image, since when, what failed last, and what comes next."""
+    loaded = SERVICE.settings(config_file, config_dir)
+
+    async def found() -> everything.Explained | None:
+        name = "diptych-images-explain"
+        async with (
+            Database(loaded.settings.database, application_name=name) as db,
+            db.read() as connection,
+        ):
+            return await everything.of_image(connection, image)
+
+    with SERVICE.explained():
+        explained = asyncio.run(found())
+    if explained is None:
+        typer.echo(f"{SERVICE.name}: There is and was no image {image}.", err=True)
+        raise typer.Exit(1)
+    if as_json:
+        typer.echo(orjson.dumps(explanation.document(explained)))
+        return
+    for line in explanation.lines(explained):
+        typer.echo(line)
