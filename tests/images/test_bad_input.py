@@ -347,6 +347,66 @@ def test_upload(server: Server, headers: dict[str, str], body: bytes, status: in
     assert server.ask("GET", f"/v2/images/{image}/file", {}).body == b"right"
 
 
+# Of what an upload is refused for, all but the choice of a store.
+STAGES = [case for case in UPLOADS if "X-Image-Meta-Store" not in case[0]]
+
+
+@pytest.mark.parametrize(("headers", "body", "status"), STAGES, ids=range(len(STAGES)))
+def test_stage(server: Server, headers: dict[str, str], body: bytes, status: int) -> None:
+    image = server.new_image()
+    path = f"/v2/images/{image}/stage"
+    check_error(server.ask("PUT", path, {**OCTETS, **headers}, body), status, log=server.daemon.log)
+    deadline = time.monotonic() + 5
+    while server.ask("PUT", path, OCTETS, b"right").status != 204 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert state(server, image) == "uploading"
+
+
+WEB = '{"method": {"name": "web-download", "uri": "https://example.com/"}}'
+STORE = "X-Image-Meta-Store"
+IMPORTS: list[tuple[dict[str, str], str | bytes, int]] = [
+    ({}, "", 400),
+    ({}, "[]", 400),
+    ({}, f"[{WEB}]", 400),
+    ({}, "null", 400),
+    ({}, "{", 400),
+    ({}, '{"method":' * 900 + "1" + "}" * 900, 400),
+    ({}, f'{{"method": {{"name": {LONG}}}}}', 400),
+    ({}, f'{{"method": {{"name": "{NUL}"}}}}', 400),
+    ({}, f'{{"method": {{"name": "{SURROGATE}"}}}}', 400),
+    ({}, b'{"method": {"name": "\xff"}}', 400),
+    ({}, '{"method": {"name": "web-download", "uri": "http://[::1"}}', 400),
+    ({}, '{"method": {"name": "web-download", "uri": "http://\\u00e9/"}}', 400),
+    ({}, f'{{"method": {{"name": "web-download", "uri": "https://e.com/{NUL}"}}}}', 400),
+    ({}, json.dumps({"method": {"name": "web-download", "uri": "x" * 9_000_000}}), 400),
+    ({}, b'"' + b"a" * (10 << 20) + b'"', 413),
+    ({STORE: "\xe9"}, WEB, 409),
+    ({STORE: "%ff%00"}, WEB, 409),
+    ({STORE: "../fast"}, WEB, 409),
+    ({"Content-Length": "-1"}, WEB, 400),
+    ({"X-Openstack-Request-Id": "a" * 65}, WEB, 431),
+]
+
+
+@pytest.mark.parametrize(("headers", "body", "status"), IMPORTS, ids=range(len(IMPORTS)))
+def test_import(server: Server, headers: dict[str, str], body: str | bytes, status: int) -> None:
+    answer = server.ask("POST", f"/v2/images/{server.queued}/import", headers, body)
+    check_error(answer, status, log=server.daemon.log)
+    assert state(server, server.queued) == "queued"
+
+
+TASKS = [f"limit={LONG}", "owner=\xe9", f"owner={'x' * 50_000}", "&" * 60_000, "%" * 60_000]
+
+
+@pytest.mark.parametrize("query", TASKS, ids=range(len(TASKS)))
+def test_list_of_tasks(server: Server, query: str) -> None:
+    answer = server.ask("GET", f"/v2/tasks?{query}", {}, who=ADMIN)
+    if answer.status == 200:
+        assert json.loads(answer.body)["tasks"] == []
+    else:
+        check_error(answer, 400, log=server.daemon.log)
+
+
 def state(server: Server, image: str) -> str:
     return json.loads(server.ask("GET", f"/v2/images/{image}", {}).body)["status"]
 

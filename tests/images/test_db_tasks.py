@@ -182,7 +182,7 @@ async def test_pages_hold_every_task_once(
         page = await tasks.page(connection, whole, project_id=None, is_admin=True)
         assert [row["id"] for row in page.rows] == listed
         values = [row[key] for row in page.rows if row[key] is not None]
-        assert values == sorted(values, reverse=direction == "desc")  # type: ignore[type-var]
+        assert values == sorted(values, reverse=direction == "desc")  # pyright: ignore
 
 
 async def test_a_list_is_of_the_project_and_of_the_values_asked_for(images_db: Database):
@@ -192,7 +192,7 @@ async def test_a_list_is_of_the_project_and_of_the_values_asked_for(images_db: D
         await make_task(connection, owner="another", type="import")
 
         async def listed(**filters: str) -> list[str]:
-            query = TaskQuery(limit=9, sort_dir="asc", filters=filters)  # type: ignore[arg-type]
+            query = TaskQuery(limit=9, sort_dir="asc", filters=filters)  # pyright: ignore[reportArgumentType]
             page = await tasks.page(connection, query, project_id=OWNER, is_admin=False)
             return [row["id"] for row in page.rows]
 
