@@ -7,9 +7,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 from dev import ports
+from diptych_common import jobs
+from diptych_images.db import images, imports
+from diptych_images.db.tables import jobs as jobs_table
 
 from tests import databases
+from tests.images.rows import make_active, make_image, open_database
 from tests.images.service import configuration
 from tests.images.workers import working
 from tests.waiting import until
@@ -129,3 +134,70 @@ async def test_a_dead_upload_in_a_store_that_is_gone_stops_no_other(
                 if states == wanted:
                     break
                 await asyncio.sleep(0.05)
+
+
+async def test_what_died_while_it_was_staged_is_removed_and_the_image_queued(
+    images_database: str, environ: dict[str, str], tmp_path: Path
+) -> None:
+    token = str(uuid4())
+    async with open_database(images_database) as db, db.write() as connection:
+        image = await make_image(connection)
+        await imports.start_stage(
+            connection, image["id"], store="fast", attempt=token, lease_s=-1, project_id="alpha"
+        )
+    (tmp_path / "fast" / ".attempts").mkdir()
+    half = tmp_path / "fast" / ".attempts" / f"{token}.{imports.staged_key(image['id'], token)}"
+    half.write_bytes(b"x")
+
+    async def is_queued() -> bool:
+        async with databases.connection(images_database) as server:
+            return await server.fetchval("SELECT status FROM images") == "queued"
+
+    async with working(environ):
+        await until(is_queued)
+    assert not half.exists()
+    async with databases.connection(images_database) as server:
+        assert await server.fetchval("SELECT count(*) FROM image_locations") == 0
+
+
+async def test_bytes_in_a_store_that_is_read_only_now_stay(
+    images_database: str, environ: dict[str, str], tmp_path: Path
+) -> None:
+    async with open_database(images_database) as db, db.write() as connection:
+        image = await make_active(connection)
+        path = tmp_path / "fast" / image["id"]
+        path.write_bytes(b"x")
+        await connection.execute(
+            sa.text("UPDATE image_locations SET url = :url"), {"url": f"file://{path}"}
+        )
+        await images.mark_deleted(connection, image["id"])
+        await jobs.enqueue(connection, jobs_table, "remove_bytes", {"image_id": image["id"]})
+
+    async def is_done() -> bool:
+        async with databases.connection(images_database) as server:
+            return (
+                await server.fetchval("SELECT state FROM jobs WHERE kind = 'remove_bytes'")
+                == "succeeded"
+            )
+
+    async with working(environ | {"DIPTYCH_IMAGES__FAST__READ_ONLY": "true"}):
+        await until(is_done)
+    assert path.exists()
+    async with databases.connection(images_database) as server:
+        assert await server.fetchval("SELECT status FROM image_locations") == "deleted"
+
+
+async def test_tasks_that_are_not_shown_any_more_are_removed(
+    images_database: str, environ: dict[str, str]
+) -> None:
+    async with databases.connection(images_database) as server:
+        for hours in (-1, 1):
+            await server.execute(
+                "INSERT INTO tasks (id, type, status, input, expires_at) VALUES"
+                " (gen_random_uuid(), 'import', 'success', '{}',"
+                " now() + make_interval(hours => $1))",
+                hours,
+            )
+        async with working(environ):
+            await until_run(images_database, "purge")
+        assert await server.fetchval("SELECT count(*) FROM tasks") == 1
