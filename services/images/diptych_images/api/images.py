@@ -25,6 +25,7 @@ from diptych_images.api.resources import (
 )
 from diptych_images.db import image_list, images
 from diptych_images.db.tables import jobs as jobs_table
+from diptych_images.imports.run import JOB
 from diptych_images.wire import image as wire
 from diptych_images.wire import listing
 
@@ -97,5 +98,5 @@ async def delete(image_id: str, res: Res, who: Who) -> Response:
         if deleted["locations"]:
             await jobs.enqueue(connection, jobs_table, "remove_bytes", {"image_id": row["id"]})
         if row["import_task"] is not None:
-            await jobs.cancel(connection, jobs_table, kind="import", dedup_key=row["import_task"])
+            await jobs.cancel(connection, jobs_table, kind=JOB, dedup_key=row["import_task"])
     return Response(status_code=204)

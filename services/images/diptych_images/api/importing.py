@@ -15,6 +15,7 @@ from diptych_images.db import imports, tasks
 from diptych_images.db.images import ImageRow, Status
 from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.db.tasks import TaskRow, TaskType
+from diptych_images.imports.run import JOB
 from diptych_images.settings import ACT_FOR_USERS
 from diptych_images.wire.imports import ImportJob, ImportRequest
 
@@ -92,7 +93,7 @@ async def begin(
     await jobs.enqueue(
         connection,
         jobs_table,
-        "import",
+        JOB,
         job.payload(),
         dedup_key=task_id,
         max_attempts=_ATTEMPTS,
