@@ -18,6 +18,11 @@ _FIRST = 8 * MIB
 # longest one is then at all times about the same share of what was sent.
 _GROWTH = 1.0006
 
+# What one object of known size has in memory at most, while its parts are not longer than half of
+# it. Of parts of 10 MiB two are on their way: at 50 ms from the server that is 400 MB/s, as fast as
+# digests are made.
+_MOST_IN_MEMORY = 32 * MIB
+
 
 def part_size(number: int) -> int:
     """The bytes of part `number`, from 1 on, of an object whose size nobody knows."""
@@ -67,6 +72,9 @@ class Sending:
         self._send = send
         self._size = size
         self._part_size = None if size is None else known_part_size(size, smallest=smallest)
+        fitting = 1 if self._part_size is None else _MOST_IN_MEMORY // self._part_size
+        # Beside the one that is filled.
+        self._at_a_time = max(1, fitting - 1)
         self._room = room
         self._sent = 0
         self._number = 1
@@ -114,6 +122,8 @@ class Sending:
 
     async def _place(self) -> Callable[[], None]:
         """Wait for a place; returns what gives it back."""
+        while len(self._under_way) > self._at_a_time:
+            await self._one_is_sent()
         while True:
             if self._has_own_place:
                 self._has_own_place = False
