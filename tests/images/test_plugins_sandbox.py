@@ -197,7 +197,7 @@ def test_a_program_of_an_ordinary_user_has_no_network(listener: socket.socket) -
 
 # --- It ends with whoever asked -------------------------------------------------------------------
 
-SLEEPING = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
+SLEEPING = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(600)"
 
 
 async def _started(folder: Path) -> int:
@@ -220,7 +220,7 @@ async def test_a_cancellation_ends_a_program(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stays", [True, False])
 async def test_a_cancellation_ends_what_a_program_started(tmp_path: Path, stays: bool) -> None:
-    code = f"import os, time\nif os.fork(): time.sleep(60 * {stays})\nelse:\n  {SLEEPING}"
+    code = f"import os, time\nif os.fork(): time.sleep(600 * {stays})\nelse:\n  {SLEEPING}"
     running = asyncio.create_task(python(code, tmp_path))
     pid = await _started(tmp_path)
 

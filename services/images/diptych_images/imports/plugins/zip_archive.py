@@ -69,7 +69,7 @@ def only_member(file: BinaryIO) -> Member:
     own_name = _exactly(file, local + _LOCAL.size, head[9])
     data = local + _LOCAL.size + head[9] + head[10]
     # The two descriptions must be of the same thing, or it depends on the program what it is.
-    if (head[0], head[3], own_name) != (b"PK\x03\x04", method, name) or data + packed_size > start:
+    if (head[0], head[3], own_name) != (b"PK\x03\x04", method, name):
         raise EOFError
     return Member(
         start=data,
