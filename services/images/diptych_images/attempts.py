@@ -130,8 +130,8 @@ class HeldTogether:
     async def publish(self, target: Target) -> str:
         """Make the bytes the object of the attempt, if it is still ours; the object's location.
 
-        For work that runs in `while_held`. The lease is not renewed after this: what comes next,
-        the transaction in which the attempt lands, has a whole one.
+        For work that runs in `while_held`. The lease is not renewed after this: most of it is left
+        for what comes next, the transaction in which the attempt lands.
         """
         if not await self._renew({target.attempt.token}):
             raise _lost(target.attempt)
@@ -141,8 +141,6 @@ class HeldTogether:
         except AlreadyThere:
             self._published.discard(target)  # somebody else's object: not ours to remove
             raise
-        if not await self._renew({target.attempt.token}):
-            raise _lost(target.attempt)
         self._renewed.discard(target.attempt.token)
         return location
 
