@@ -247,6 +247,33 @@ async def test_the_loser_of_a_deadlock_may_try_again(db: Database) -> None:
     assert len(set(await names(db))) == 2
 
 
+async def test_a_transaction_that_stands_still_is_given_up_by_the_server(db: Database) -> None:
+    """A frozen process must not keep the rows that it has locked."""
+    async with db.read() as connection:
+        idle = text("SHOW idle_in_transaction_session_timeout")
+        assert await connection.scalar(idle) == "5s"
+
+    async def stand_still() -> None:
+        async with db.write() as connection:
+            await connection.execute(text("INSERT INTO things VALUES (1, 'held')"))
+            await connection.execute(text("SET idle_in_transaction_session_timeout = '50ms'"))
+            await until(is_free)
+            await connection.execute(text("SELECT 1"))
+
+    async def is_free() -> bool:
+        try:
+            async with db.write() as other:
+                await other.execute(text("SET LOCAL lock_timeout = '10ms'"))
+                await other.execute(text("INSERT INTO things VALUES (1, 'free')"))
+        except ServiceUnavailable:
+            return False
+        return True
+
+    with pytest.raises(ConnectionLost):
+        await stand_still()
+    assert await names(db) == ["free"]
+
+
 async def test_cancelled_requests_leave_no_connection_behind(empty_database: str) -> None:
     in_use: list[int] = []
     settings = DatabaseSettings(connection=empty_database, max_pool_size=2, max_overflow=2)

@@ -37,6 +37,12 @@ METADATA_NAMING: Final[Mapping[str, str]] = {
 TRY_AGAIN: Final[Mapping[str, str]] = {"Retry-After": "1"}
 
 
+# A process that is frozen, or whose host has gone, would keep the rows that it has locked for as
+# long as TCP believes in it, hours by default: so long nobody could take over its jobs. No
+# transaction here waits for anything but the server. Those that wait for each other's rows add up.
+_IDLE_IN_TRANSACTION: Final = "5s"
+
+
 # For modules that pass a connection on and speak no SQL themselves.
 Connection = AsyncConnection
 
@@ -69,6 +75,9 @@ class Database:
         # was prepared on one is unknown to the next, and nothing can be listened for.
         self.can_listen = settings.statement_cache_size > 0
         cached: dict[str, int] = {} if self.can_listen else {"statement_cache_size": 0}
+        server_settings = {"application_name": application_name}
+        if self.can_listen:  # a pooler refuses what it does not know; there it is the server's
+            server_settings["idle_in_transaction_session_timeout"] = _IDLE_IN_TRANSACTION
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             # SQLAlchemy's default is a transaction around everything, reads included: BEGIN,
@@ -88,7 +97,7 @@ class Database:
                 "timeout": settings.connect_timeout,
                 "command_timeout": settings.statement_timeout or None,
                 "prepared_statement_cache_size": settings.statement_cache_size,
-                "server_settings": {"application_name": application_name},
+                "server_settings": server_settings,
                 **cached,
             },
         )
