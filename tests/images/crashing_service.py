@@ -68,13 +68,14 @@ _AUDITED = frozenset(
 class Order:
     """What a service is to be: its settings, and where in its work something happens to it.
 
-    `at` is the step (from 0) at which it gets `signal`; None: never. Steps count from the first
-    request with a method out of `armed_by` on; from the start, if there is none.
+    `at` is the step at which it gets `signal`, by its number (from 0) or its name, the first time;
+    None: never. Steps count from the first request with a method out of `armed_by` on; from the
+    start, if there is none.
     """
 
     environ: dict[str, str]
     log: str
-    at: int | None
+    at: int | str | None
     signal: int = signal.SIGKILL
     armed_by: tuple[str, ...] = ("PUT", "POST", "DELETE")
 
@@ -91,6 +92,7 @@ class Steps:
         self._order = order
         self._report = report
         self._count = 0
+        self._signalled = False
         self._lock = threading.Lock()
 
     def tell(self, line: str) -> None:
@@ -104,7 +106,8 @@ class Steps:
             number = self._count
             self._count += 1
             self.tell(name)
-        if number == self._order.at:
+        if self._order.at in (number, name) and not self._signalled:
+            self._signalled = True
             os.kill(os.getpid(), self._order.signal)
 
 

@@ -25,12 +25,11 @@ from tests.images.operations import (
     Case,
     Operation,
     Source,
-    State,
     check_bytes,
     ok,
     state_of,
 )
-from tests.images.slots import Slot, serving
+from tests.images.slots import SCRATCH, SETTLED_WITHIN_S, Slot, serving
 from tests.kills import Kill
 from tests.waiting import until
 
@@ -69,11 +68,12 @@ class Victim:
         """Wait for its death."""
         await asyncio.wait_for(asyncio.shield(self._reading), within_s)
 
-    async def reached(self, count: int) -> None:
-        """Wait until it has done so many steps."""
-        while len(self.steps) < count:
-            self.stepped.clear()
-            await self.stepped.wait()
+    async def reached(self, step: str) -> None:
+        """Wait until it has come to a step of this name."""
+        async with asyncio.timeout(60):
+            while step not in self.steps:
+                self.stepped.clear()
+                await self.stepped.wait()
 
     async def kill(self) -> None:
         """Kill it, wherever it is."""
@@ -113,7 +113,7 @@ class Forge:
     async def fork(
         self,
         slot: Slot,
-        at: int | None,
+        at: int | str | None,
         *,
         with_signal: int = signal.SIGKILL,
         worker: bool = True,
@@ -156,10 +156,13 @@ class Killing:
             assert await state_of(case, http) == operation.done, operation.name
         return victim.steps
 
-    async def kill(self, slot: Slot, operation: Operation, at: int) -> Kill | None:
+    async def kill(
+        self, slot: Slot, operation: Operation, at: int, *, then: int | None = None
+    ) -> Kill | None:
         """Kill the service at a step of the operation, and see to it that all comes right.
 
-        None if there were fewer steps this time, so that nothing was killed.
+        With `then`, who finds what it left is killed as well, at that step of its work from its
+        start on. None if there were fewer steps this time, so that nothing was killed.
         """
         slot = slot.having(operation.options)
         case, victim, answered = await self._act(slot, operation, at)
@@ -167,33 +170,66 @@ class Killing:
         if len(victim.steps) <= at:
             return None
         where = victim.steps[at]
-        begun = await self._has_task(slot)
+        begun = operation.has_task and await self._has_task(slot)
         await slot.unpark()
         try:
+            if then is not None:
+                case.gate.set()
+                heir = await self._inherit(slot, then)
+                if len(heir.steps) <= then:
+                    return None
+                where += f", then {heir.steps[then]}"
             async with serving(slot) as http:
                 case.gate.set()
                 await slot.settle()
                 killed = Kill(operation.name, where, time.monotonic() - since)
-                state = await state_of(case, http)
-                if answered or begun:
-                    assert state == operation.done
-                elif state not in (operation.done, *operation.may_be):
-                    assert state == operation.start
-                    await self._act_again(case, operation, http)
-                    state = await state_of(case, http)
-                if state.status == "active":
-                    await check_bytes(case, http)
-                await self._check_tasks(slot, operation, state)
+                await self._check(case, operation, http, has_to_be_done=answered or begun)
         except AssertionError as error:
             error.add_note(f"{operation.name}, killed at step {at}: {where}")
             error.add_note(slot.log.read_text()[-20_000:])
             raise
         return killed
 
-    async def stop(self, slot: Slot, operation: Operation, at: int) -> None:
+    async def count_inherited(self, slot: Slot, operation: Operation, at: int) -> list[str]:
+        """The names of the steps of who finds what a service left that was killed there."""
+        slot = slot.having(operation.options)
+        case, _, _ = await self._act(slot, operation, at)
+        await slot.unpark()
+        case.gate.set()
+        return (await self._inherit(slot, None)).steps
+
+    async def _inherit(self, slot: Slot, at: int | None) -> Victim:
+        heir = await self.forge.fork(slot, at, armed_by=())
+        try:
+            await self._end(slot, heir)
+        finally:
+            await heir.kill()
+        return heir
+
+    async def _check(
+        self, case: Case, operation: Operation, http: httpx.AsyncClient, *, has_to_be_done: bool
+    ) -> None:
+        """Fail unless the image is as it was asked to be, or was before; then it can be again."""
+        state = await state_of(case, http)
+        if has_to_be_done:
+            assert state == operation.done
+        elif state not in (operation.done, *operation.may_be):
+            assert state == operation.start
+            ok(await operation.act(case, http))
+            await case.slot.settle()
+            state = await state_of(case, http)
+            assert state == operation.done
+        if state.status == "active":
+            await check_bytes(case, http)
+        if state == operation.done != GONE:
+            async with databases.connection(case.slot.url) as database:
+                tasks = await database.fetch("SELECT status, message FROM tasks")
+            assert all(task["status"] == "success" for task in tasks), tasks
+
+    async def stop(self, slot: Slot, operation: Operation, at: str) -> None:
         """Stop the service at a step, have another do its work, and wake it: it changes nothing.
 
-        Fails if the step is not one of the job's, since then nobody does that work.
+        The step has to be one of the job's, since otherwise nobody does that work.
         """
         slot = slot.having(operation.options)
         case = await self._prepare(slot, operation)
@@ -203,25 +239,28 @@ class Killing:
         try:
             async with httpx.AsyncClient(base_url=victim.url, timeout=60) as http:
                 asking = asyncio.create_task(operation.act(case, http))
-                await victim.reached(at + 1)
+                await victim.reached(at)
                 # Its answer may be stopped as well.
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
             await slot.unpark()
+            # As long as it lives, its scratch files are its own.
+            shared = slot.without(SCRATCH)
             async with serving(slot) as http:
-                await slot.settle()
+                await shared.settle()
                 assert await state_of(case, http) == operation.done
                 await slot.park()
-            before = await slot.everything()
+            before = await shared.everything()
             os.kill(victim.pid, signal.SIGCONT)
             await until(lambda: any(words in slot.log.read_text() for words in LOST))
             # It has nothing to do from then on: whatever it does, it does at once.
             await asyncio.sleep(1)
-            assert await slot.everything() == before
+            assert await shared.everything() == before
+            await slot.settle()
             async with serving(slot, worker=False) as http:
                 await check_bytes(case, http)
         except AssertionError as error:
-            error.add_note(f"{operation.name}, stopped at step {at}: {victim.steps[at:]}")
+            error.add_note(f"{operation.name}, stopped {at}: {victim.steps}")
             error.add_note(slot.log.read_text()[-20_000:])
             raise
         finally:
@@ -240,7 +279,8 @@ class Killing:
                 except httpx.TransportError:
                     answered = False
                     await victim.died()
-            await self._end(slot, victim, at)
+            await self._end(slot, victim)
+            assert at is not None or not victim.is_dead, slot.log.read_text()
         finally:
             await victim.kill()
         return case, victim, answered
@@ -256,30 +296,22 @@ class Killing:
         await slot.park()
         return case
 
-    async def _end(self, slot: Slot, victim: Victim, at: int | None) -> None:
+    async def _end(self, slot: Slot, victim: Victim) -> None:
         """Wait until the victim is dead, or has done everything."""
-        async with databases.connection(slot.url) as database:
-
-            async def has_ended() -> bool:
-                return victim.is_dead or not await slot.unsettled(database)
-
-            await until(has_ended, within_s=60)
+        settling = asyncio.create_task(slot.settle())
+        dying = asyncio.create_task(victim.died(within_s=2 * SETTLED_WITHIN_S))
+        await asyncio.wait([settling, dying], return_when=asyncio.FIRST_COMPLETED)
+        if victim.is_dead:
+            settling.cancel()
+        else:
+            dying.cancel()
+        await asyncio.gather(settling, dying, return_exceptions=True)
+        if not settling.cancelled():
+            settling.result()
         # The last steps come when all is settled already.
         with suppress(TimeoutError):
             await victim.died(within_s=0.5)
-        assert at is not None or not victim.is_dead, slot.log.read_text()
-
-    async def _act_again(self, case: Case, operation: Operation, http: httpx.AsyncClient) -> None:
-        ok(await operation.act(case, http))
-        await case.slot.settle()
-        assert await state_of(case, http) == operation.done
 
     async def _has_task(self, slot: Slot) -> bool:
         async with databases.connection(slot.url) as database:
             return bool(await database.fetchval("SELECT count(*) > 0 FROM tasks"))
-
-    async def _check_tasks(self, slot: Slot, operation: Operation, state: State) -> None:
-        async with databases.connection(slot.url) as database:
-            tasks = await database.fetch("SELECT status, message FROM tasks")
-        if state == operation.done and state != GONE:
-            assert all(task["status"] == "success" for task in tasks), tasks

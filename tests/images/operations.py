@@ -5,16 +5,17 @@ import hashlib
 import random
 import subprocess
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from tests import web
-from tests.images.service import ALICE, OCTETS
+from tests.images.service import ADMIN, ALICE, OCTETS
 from tests.images.slots import STORES, Slot
 
 MIB = 1 << 20
@@ -96,7 +97,7 @@ class Source:
         await writer.drain()
 
 
-Act = Callable[[Case, httpx.AsyncClient], Awaitable[httpx.Response]]
+Act = Callable[[Case, httpx.AsyncClient], Coroutine[Any, Any, httpx.Response]]
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Operation:
 
     `act` is what the victim is asked, and again whoever finds the image where it was. `may_be`
     has the states besides `start` and `done` in which an image may be when the victim's client got
-    no answer. `given` makes what clients send, or sources give, of what the image shall be.
+    no answer. `given` makes what clients send, or sources give, of what the image shall be. A task
+    that is there, if not for something else, has to come to `done`.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Operation:
     given: Callable[[bytes], bytes] = bytes
     disk_format: str = "raw"
     slow_source: bool = False
+    has_task: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -164,7 +167,8 @@ def begin_import(method: str, *stores: str) -> Act:
     async def act(case: Case, http: httpx.AsyncClient) -> httpx.Response:
         how = {"name": method} | ({"uri": case.source} if method == "web-download" else {})
         body = {"method": how, "stores": list(stores)}
-        return await http.post(f"{case.path}/import", json=body, headers=ALICE)
+        who = ADMIN if method == "copy-image" else ALICE
+        return await http.post(f"{case.path}/import", json=body, headers=who)
 
     return act
 
@@ -270,6 +274,7 @@ OPERATIONS = {
             may_be=(active(*THREE),),
             armed_by=("DELETE",),
             slow_source=True,
+            has_task=False,
         ),
         Operation("delete", make_active, delete, active("fast"), GONE),
     )

@@ -35,7 +35,8 @@ _UNSETTLED = """
         WHERE status IN ('pending', 'discarding', 'deleted') OR attempt IS NOT NULL
     UNION ALL SELECT 'image ' || status FROM images
         WHERE status IN ('saving', 'importing')
-    UNION ALL SELECT 'lock of ' || import_task FROM images WHERE import_task IS NOT NULL
+    UNION ALL SELECT 'lock of ' || import_task FROM images
+        WHERE import_task IS NOT NULL AND deleted_at IS NULL
     UNION ALL SELECT 'image uploading without staged data' FROM images
         WHERE status = 'uploading' AND NOT EXISTS (
             SELECT FROM image_locations WHERE image_id = images.id AND status = 'staged')
@@ -62,6 +63,10 @@ class Place(Protocol):
         ...
 
 
+# What a store's start leaves if it is cut short, for the sweep to find in days; what is to stay.
+_OWN_FILES = (".probe", ".probe.link", ".mark")
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder of a file store, or the one for scratch files."""
@@ -72,7 +77,7 @@ class Folder:
         return [
             str(found.relative_to(self.path))
             for found in self.path.rglob("*")
-            if found.is_file() and found.name != ".mark"
+            if found.is_file() and not found.name.endswith(_OWN_FILES)
         ]
 
     async def read(self, key: str) -> bytes:
@@ -104,6 +109,10 @@ class Slot:
         """This slot for services that have these settings, too."""
         more = {f"DIPTYCH_IMAGES__{name}": value for name, value in options.items()}
         return replace(self, environ={**self.environ, **more})
+
+    def without(self, place: str) -> "Slot":
+        """This slot for who does not look into one of its places."""
+        return replace(self, places={n: p for n, p in self.places.items() if n != place})
 
     async def park(self) -> None:
         """Have nothing recur in the service that is killed: that comes by the clock."""
@@ -216,18 +225,20 @@ async def slot(
         environ = configuration(
             url,
             folder,
-            JOBS__LEASE=str(LEASE_S),
-            JOBS__REAPER_INTERVAL="1",
-            JOBS__POLL_INTERVAL="0.5",
-            DATABASE__MAX_POOL_SIZE="3",
-            DEFAULT__ENABLED_BACKENDS=",".join(
-                f"{name}:{'s3' if name in buckets else 'file'}" for name in (*STORES, STAGING)
-            ),
-            TASK__WORK_DIR=str(folder / SCRATCH),
-            OUTBOUND__ALLOWED_NETWORKS="127.0.0.0/8",
-            OUTBOUND__ALLOWED_PORTS="",
-            IMPORT_FILTERING_OPTS__ALLOWED_PORTS="",
-            **options,
+            **{
+                "JOBS__LEASE": str(LEASE_S),
+                "JOBS__REAPER_INTERVAL": "1",
+                "JOBS__POLL_INTERVAL": "0.5",
+                "DATABASE__MAX_POOL_SIZE": "3",
+                "DEFAULT__ENABLED_BACKENDS": ",".join(
+                    f"{name}:{'s3' if name in buckets else 'file'}" for name in (*STORES, STAGING)
+                ),
+                "TASK__WORK_DIR": str(folder / SCRATCH),
+                "OUTBOUND__ALLOWED_NETWORKS": "127.0.0.0/8",
+                "OUTBOUND__ALLOWED_PORTS": "",
+                "IMPORT_FILTERING_OPTS__ALLOWED_PORTS": "",
+                **options,
+            },
         )
         made = Slot(url, folder, environ, places)
         made.log.touch()

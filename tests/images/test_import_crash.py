@@ -1,19 +1,26 @@
 """A service killed at any step of anything that is done with images: see `import_crashes`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
 
 import pytest
+from dev.seaweedfs import Seaweedfs
 
 from tests import databases, servers
 from tests.images.import_crashes import Forge, Killing
 from tests.images.operations import OPERATIONS, Operation, Source
-from tests.images.slots import Slot, slot
+from tests.images.slots import STAGING, Slot, slot
+from tests.images.stores import Bucket
 from tests.kills import Kill, record
 
 SLOTS = 6
 KILLS = 4
+FIRST_DEATHS = 3
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -23,67 +30,128 @@ async def killing(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ki
         yield Killing(forge, source)
 
 
+@asynccontextmanager
+async def several_slots(
+    count: int, postgres_url: str, folder: Path, s3: Seaweedfs | None = None
+) -> AsyncGenerator[list[Slot]]:
+    """Slots to kill in at a time; with `s3`, staging and two of their stores are there."""
+    template = f"images_{servers.folder().name}"
+    async with AsyncExitStack() as stack:
+        made: list[Slot] = []
+        for number in range(count):
+            url = await databases.create(postgres_url, template=template)
+            stack.push_async_callback(databases.drop, url)
+            buckets = {name: Bucket(s3) for name in ("fast", "cheap", STAGING)} if s3 else {}
+            opening = slot(url, folder / str(number), buckets=buckets)
+            made.append(await stack.enter_async_context(opening))
+        yield made
+
+
 @pytest.fixture(scope="module")
 async def slots(
     _images_schema: tuple[str, list[str]],
     postgres_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncGenerator[list[Slot]]:
-    template = f"images_{servers.folder().name}"
-    async with AsyncExitStack() as stack:
-        made: list[Slot] = []
-        for number in range(SLOTS):
-            url = await databases.create(postgres_url, template=template)
-            stack.push_async_callback(databases.drop, url)
-            folder = tmp_path_factory.mktemp(f"slot-{number}")
-            made.append(await stack.enter_async_context(slot(url, folder)))
+    folder = tmp_path_factory.mktemp("slots")
+    async with several_slots(SLOTS, postgres_url, folder) as made:
         yield made
 
 
-@pytest.fixture
-def kill_at(
-    request: pytest.FixtureRequest, killing: Killing, slots: list[Slot]
-) -> Callable[[Operation, Sequence[int]], Awaitable[None]]:
-    """Kill at each of the steps, as many at a time as there are slots."""
-
-    async def kill_at(operation: Operation, steps: Sequence[int]) -> None:
-        left = list(steps)
-        kills: list[Kill] = []
-
-        async def work(slot: Slot) -> None:
-            while left:
-                killed = await killing.kill(slot, operation, left.pop())
-                if killed is not None:
-                    kills.append(killed)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for slot in slots:
-                    group.create_task(work(slot))
-        finally:
-            record(request, kills)
-
-    return kill_at
+@pytest.fixture(scope="module")
+async def s3_slots(
+    _images_schema: tuple[str, list[str]],
+    postgres_url: str,
+    s3: Seaweedfs,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncGenerator[list[Slot]]:
+    folder = tmp_path_factory.mktemp("s3-slots")
+    async with several_slots(SLOTS, postgres_url, folder, s3) as made:
+        yield made
 
 
-KillAt = Callable[[Operation, Sequence[int]], Awaitable[None]]
+async def at_a_time(
+    slots: Sequence[Slot], orders: Iterable[T], do: Callable[[Slot, T], Awaitable[None]]
+) -> None:
+    """Do something for each order, as many at a time as there are slots."""
+    left = list(orders)
+
+    async def work(slot: Slot) -> None:
+        while left:
+            await do(slot, left.pop())
+
+    async with asyncio.TaskGroup() as group:
+        for slot in slots:
+            group.create_task(work(slot))
+
+
+async def kill_at(
+    killing: Killing, slots: Sequence[Slot], operation: Operation, steps: Sequence[int]
+) -> list[Kill]:
+    """Kill at each of the steps; at the last one, where there are fewer this time."""
+    kills: list[Kill] = []
+
+    async def kill(slot: Slot, at: int) -> None:
+        while (killed := await killing.kill(slot, operation, at)) is None:
+            at -= 1
+        kills.append(killed)
+
+    await at_a_time(slots, steps, kill)
+    return kills
+
+
+def spread(count: int, steps: Sequence[str]) -> list[int]:
+    """So many steps, the first and the last among them."""
+    return [round((len(steps) - 1) / (count - 1) * number) for number in range(count)]
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_nothing_tells_of_a_death(
-    killing: Killing, slots: list[Slot], kill_at: KillAt, name: str
+    killing: Killing, slots: list[Slot], request: pytest.FixtureRequest, name: str
 ) -> None:
     operation = OPERATIONS[name]
     steps = await killing.count(slots[0], operation)
-    apart = (len(steps) - 1) / (KILLS - 1)
-    await kill_at(operation, [round(apart * number) for number in range(KILLS)])
+    record(request, await kill_at(killing, slots, operation, spread(KILLS, steps)))
 
 
 @pytest.mark.crash
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_nothing_tells_of_a_death_wherever_it_was(
-    killing: Killing, slots: list[Slot], kill_at: KillAt, name: str
+    killing: Killing, slots: list[Slot], request: pytest.FixtureRequest, name: str
 ) -> None:
     operation = OPERATIONS[name]
     steps = await killing.count(slots[0], operation)
-    await kill_at(operation, range(len(steps)))
+    record(request, await kill_at(killing, slots, operation, range(len(steps))))
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_nothing_tells_of_a_death_wherever_it_was_with_s3(
+    killing: Killing, s3_slots: list[Slot], request: pytest.FixtureRequest, name: str
+) -> None:
+    operation = replace(OPERATIONS[name], name=f"{name}, S3")
+    steps = await killing.count(s3_slots[0], operation)
+    record(request, await kill_at(killing, s3_slots, operation, range(len(steps))))
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_nothing_tells_of_two_deaths(
+    killing: Killing, slots: list[Slot], request: pytest.FixtureRequest, name: str
+) -> None:
+    """Who cleans up after one that died dies as well."""
+    operation = replace(OPERATIONS[name], name=f"{name}, two deaths")
+    kills: list[Kill] = []
+    orders: list[tuple[int, int]] = []
+    for first in spread(FIRST_DEATHS + 2, await killing.count(slots[0], operation))[1:-1]:
+        inherited = await killing.count_inherited(slots[0], operation, first)
+        orders += [(first, second) for second in range(len(inherited))]
+
+    async def kill(slot: Slot, deaths: tuple[int, int]) -> None:
+        first, second = deaths
+        killed = await killing.kill(slot, operation, first, then=second)
+        if killed is not None:
+            kills.append(killed)
+
+    await at_a_time(slots, orders, kill)
+    record(request, kills)

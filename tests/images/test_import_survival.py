@@ -83,7 +83,8 @@ async def test_postgresql_killed_during_an_import(
 ) -> None:
     url = await databases.create(durable_postgres.url())
     await migrations.upgrade(url, "diptych_images.migrations")
-    async with slot(url, tmp_path / "slot") as here:
+    # So long that the worker learns of the database by itself, not by the end of its lease.
+    async with slot(url, tmp_path / "slot", JOBS__LEASE="20") as here:
         case = Case(here, DATA, DATA)
         source.add(case)
         service = await forge.fork(here, None)
@@ -91,14 +92,15 @@ async def test_postgresql_killed_during_an_import(
             async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
                 await make_queued(case, http)
                 ok(await begin_import("web-download", *THREE)(case, http))
-                await case.asked.wait()
+                for store in THREE:
+                    await service.reached(f"before block 0 for {store}")
                 os.kill(durable_postgres.pid, signal.SIGKILL)
-                answer = await http.get(case.path, headers=ALICE)
-                assert answer.status_code == 503
                 if back == "after the last byte":
                     case.gate.set()
-                    written = len(service.steps)
-                    await until(lambda: len(service.steps) > written)
+                    for store in THREE:
+                        await service.reached(f"after the last block for {store}")
+                answer = await http.get(case.path, headers=ALICE)
+                assert answer.status_code == 503
                 await asyncio.to_thread(durable_postgres.start)
                 case.gate.set()
                 await imported(case, http)
@@ -129,7 +131,8 @@ async def test_store_killed_during_an_import(
             async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
                 await make_queued(case, http)
                 ok(await begin_import("web-download", *THREE)(case, http))
-                await case.asked.wait()
+                for store in THREE:
+                    await service.reached(f"before block 0 for {store}")
                 for weed in psutil.Process(own_s3.process.pid).children(recursive=True):
                     weed.kill()
                 own_s3.process.wait()
@@ -144,17 +147,20 @@ async def test_store_killed_during_an_import(
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["glance-direct to three stores", "web-download to three stores", "copy-image to three stores"],
+    ("name", "step"),
+    [
+        ("glance-direct to three stores", "after fast.copy"),
+        ("web-download to three stores", "before block 2 for third"),
+        ("copy-image to three stores", "after commit of imports.start_attempt"),
+        # Rows are locked: the database gives up on the transaction.
+        ("copy-image to three stores", "before commit of imports.land"),
+        ("conversion", "before subprocess.Popen"),
+    ],
 )
 async def test_worker_that_slept_beyond_its_lease_changes_nothing(
-    here: Slot, forge: Forge, source: Source, name: str
+    here: Slot, forge: Forge, source: Source, name: str, step: str
 ) -> None:
-    killing = Killing(forge, source)
-    operation = OPERATIONS[name]
-    steps = await killing.count(here, operation)
-    first, last = steps.index("after commit of jobs.claim"), steps.index("before jobs.finish")
-    await killing.stop(here, operation, (first + last) // 2)
+    await Killing(forge, source).stop(here, OPERATIONS[name], step)
 
 
 async def both(act: Act, case: Case, one: httpx.AsyncClient, other: httpx.AsyncClient) -> list[int]:
