@@ -107,6 +107,11 @@ class Site:
         async with databases.connection(self.database) as server:
             await server.execute("UPDATE jobs SET run_after = now() WHERE state = 'waiting'")
 
+    async def allow_attempts(self, count: int) -> None:
+        """Let the import that was asked for be tried so often."""
+        async with databases.connection(self.database) as server:
+            await server.execute("UPDATE jobs SET max_attempts = $1 WHERE kind = 'import'", count)
+
     async def is_over(self) -> bool:
         """Whether nothing remains to be done."""
         await self.hurry()

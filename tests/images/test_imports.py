@@ -277,8 +277,9 @@ async def test_a_server_that_fails_is_asked_again_until_attempts_are_used_up(sit
     image = await here.make()
     async with web.serving(web.answer(b"sorry", status=503)) as server:
         await here.ask(image, "web-download", method_uri=server.url)
+        await here.allow_attempts(3)
         await here.work()
-        assert len(server.asked) > 3
+        assert len(server.asked) == 3
     await require_queued(here, image, "503")
 
 
@@ -287,6 +288,7 @@ async def test_what_the_service_does_not_expect_is_not_told_to_users(site: Make)
     (here.folder / "scratch").write_text("no folder")
     image = await here.staged(gzip.compress(DATA))
     await here.ask(image, "glance-direct")
+    await here.allow_attempts(2)
     await here.work()
     await require_queued(here, image, "The service failed; try again.")
     assert str(here.folder) not in str(await here.task(image))

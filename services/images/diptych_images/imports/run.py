@@ -14,9 +14,8 @@ from typing import Final
 
 from diptych_common import events, jobs
 from diptych_common.database import Connection
-from diptych_common.errors import ServiceUnavailable
 from diptych_common.jobs import End, GiveUp, Job, JobLost
-from diptych_common.worker import JobContext
+from diptych_common.worker import TROUBLE, JobContext
 
 from diptych_images import readers
 from diptych_images.db import images, imports, tasks
@@ -182,8 +181,7 @@ async def _progress_told(one: Import) -> AsyncGenerator[None]:
         yield
     finally:
         telling.cancel()
-        with suppress(asyncio.CancelledError):
-            await telling
+        await asyncio.gather(telling, return_exceptions=True)
 
 
 async def _tell_progress(one: Import) -> None:
@@ -209,7 +207,7 @@ async def _tell_progress(one: Import) -> None:
                 )
         except JobLost:
             return  # the worker stops the run
-        except ServiceUnavailable as error:
+        except TROUBLE as error:
             log.warning("Progress of task %s is not told: %s", one.order.task_id, error)
         else:
             told = done

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -123,7 +123,9 @@ async def clear(run: Import, names: Collection[str]) -> Failures:
             left = await imports.leave_attempts(
                 connection, run.order.image_id, task_id=run.order.task_id, lease_s=lease_s
             )
-        failures |= await discard(db, run.equipment.stores, left)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(lease_s):
+                failures |= await discard(db, run.equipment.stores, left)
         async with db.read() as connection:
             busy = await imports.busy_stores(connection, run.order.image_id) & {*names}
         if busy <= failures.keys():
