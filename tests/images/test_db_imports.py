@@ -199,7 +199,7 @@ async def test_one_attempt_at_an_object_at_a_time(connection: AsyncConnection) -
     image = await staged(connection)
     task = await start(connection, image["id"])
     assert task is not None
-    await attempt(connection, image["id"], task, "fast")
+    token = await attempt(connection, image["id"], task, "fast")
     options: dict[str, Any] = {
         "store": "fast",
         "attempt": str(uuid4()),
@@ -211,6 +211,10 @@ async def test_one_attempt_at_an_object_at_a_time(connection: AsyncConnection) -
     other = await imports.start_attempt(connection, image["id"], task_id=str(uuid4()), **options)
     assert other is None
     assert await imports.busy_stores(connection, image["id"]) == {"fast"}
+    assert await land(connection, image["id"], task, token) is not None
+    assert await imports.busy_stores(connection, image["id"]) == set()
+    again = await imports.start_attempt(connection, image["id"], task_id=task, **options)
+    assert again is False, "the object is there"
 
 
 async def test_what_a_failed_import_left_is_in_the_way_until_it_is_gone(

@@ -288,6 +288,12 @@ def _start_attempt() -> sa.Select[Any]:
                 _LEASE_END,
                 _TASK,
                 sa.bindparam("the_project", type_=sa.String),
+            ).where(
+                ~sa.exists().where(
+                    _rows.image_id == held.c.id,
+                    _rows.store == sa.bindparam("the_store", type_=sa.Text),
+                    _rows.status == word("active"),
+                )
             ),
         )
         .on_conflict_do_nothing(
@@ -321,8 +327,8 @@ async def start_attempt(
 ) -> bool | None:
     """Begin an attempt of this import at a store; its key is the image's id.
 
-    False while another attempt at the same object is there or being removed. None if the task does
-    not hold the image.
+    False while the object is there, or another attempt at it is or is being removed. None if the
+    task does not hold the image.
     """
     found = await connection.execute(
         _START_ATTEMPT,
