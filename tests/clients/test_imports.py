@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,13 @@ def sources(qcow2: Path, site: Site, elsewhere: Elsewhere) -> Sources:
     return Sources(qcow2, site.put("disk.qcow2", qcow2.read_bytes()), elsewhere)
 
 
-def by_sdk(cloud: PasswordCloud, name: str, method: str, sources: Sources) -> str:
+def by_sdk(
+    cloud: PasswordCloud,
+    name: str,
+    method: str,
+    sources: Sources,
+    stores: Sequence[str] = STORES,
+) -> str:
     given: Mapping[str, object] = {
         "glance-direct": {"filename": str(sources.file)},
         "web-download": {"uri": sources.uri},
@@ -118,7 +125,7 @@ def by_sdk(cloud: PasswordCloud, name: str, method: str, sources: Sources) -> st
         name,
         use_import=True,
         import_method=method,
-        stores=list(STORES),
+        stores=list(stores),
         **QCOW2,
         **given,
     )["id"]
@@ -301,21 +308,72 @@ def test_a_client_says_why_an_import_is_refused(demo: PasswordCloud, http: httpx
     assert demo.glance_shown("image-show", image)["status"] == "queued"
 
 
-def test_an_object_in_swift_is_imported(
-    demo: PasswordCloud, http: httpx.Client, qcow2: Path, polled: Polled, name: str
-) -> None:
+@pytest.fixture
+def in_swift(demo: PasswordCloud, qcow2: Path, name: str) -> Generator[str]:
+    """An object of demo's, as `container/object`."""
     container = f"{name} of mine"
     demo.sdk("object_store.create_container", container)
     demo.sdk("create_object", container, "disks/1.qcow2", filename=str(qcow2))
-    image = http.post("/v2/images", json=QCOW2).json()["id"]
-    method = {"name": "swift-local", "swift-location": f"{container}/disks/1.qcow2"}
-    body = {"method": method, "stores": list(STORES)}
-    assert demo.sdk("image.post", f"/images/{image}/import", json=body) == ""
-    shown = polled(image, lambda shown: shown["status"] == "active")
-    assert (shown["stores"], shown["virtual_size"]) == (IN_ALL, MIB)
-    assert http.get(shown["file"]).content == qcow2.read_bytes()
+    yield f"{container}/disks/1.qcow2"
     demo.sdk("object_store.delete_object", "disks/1.qcow2", container=container)
     demo.sdk("object_store.delete_container", container)
+
+
+@pytest.mark.parametrize(
+    "stores", [STORES, *(pytest.param((store,), marks=pytest.mark.long) for store in STORES)]
+)
+def test_an_object_in_swift_is_imported(
+    demo: PasswordCloud,
+    http: httpx.Client,
+    in_swift: str,
+    qcow2: Path,
+    polled: Polled,
+    stores: Sequence[str],
+) -> None:
+    image = http.post("/v2/images", json=QCOW2).json()["id"]
+    # No client has a word for it yet.
+    method = {"name": "swift-local", "swift-location": in_swift}
+    body = {"method": method, "stores": list(stores)}
+    assert demo.sdk("image.post", f"/images/{image}/import", json=body) == ""
+    shown = polled(image, has_ended)
+    assert (shown["stores"], shown["virtual_size"]) == (",".join(sorted(stores)), MIB)
+    assert http.get(shown["file"]).content == qcow2.read_bytes()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("method", ["glance-direct", "web-download", "glance-download"])
+def test_each_method_imports_into_each_store_alone(
+    demo: PasswordCloud,
+    http: httpx.Client,
+    sources: Sources,
+    polled: Polled,
+    name: str,
+    method: str,
+    store: str,
+) -> None:
+    shown = polled(by_sdk(demo, name, method, sources, [store]), has_ended)
+    assert (shown["status"], shown["stores"]) == ("active", store)
+    assert http.get(shown["file"]).content == sources.file.read_bytes()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("origin", "store"),
+    [(origin, to) for origin in ("cheap", "two", "objects") for to in STORES if origin != to],
+)
+def test_an_image_is_copied_from_each_store_into_each_other(
+    admin: PasswordCloud, http: httpx.Client, polled: Polled, origin: str, store: str
+) -> None:
+    image = http.post("/v2/images", json={**QCOW2, "disk_format": "raw"}).json()
+    headers = {**OCTETS, "X-Image-Meta-Store": origin}
+    data = os.urandom(12 * MIB)
+    http.put(image["file"], content=data, headers=headers).raise_for_status()
+    admin.sdk("image.import_image", f"image:{image['id']}", "copy-image", stores=[store])
+    shown = polled(image["id"], has_ended)
+    assert shown["stores"] == ",".join(sorted([origin, store]))
+    # From the first of them by name.
+    assert http.get(image["file"]).content == data
 
 
 def test_images_are_made_by_tasks_of_objects_in_swift(
