@@ -431,22 +431,29 @@ class StoreFaults(ReadFaults):
 
     @pytest.mark.parametrize("fault", [*UNDONE, *DOUBTFUL], ids=repr)
     async def test_a_fault_in_one_exchange(self, rig: FaultRig, fault: Fault):
-        """In the first, and in each fifth of the others, each fault in different ones."""
-        beginning = 1 + [*UNDONE, *DOUBTFUL].index(fault) % _EACH
+        """In each second operation, in its first exchange and each fifth; others by each fault."""
+        number = [*UNDONE, *DOUBTFUL].index(fault)
         await self.strike(
-            rig, fault, lambda: itertools.chain([0], itertools.count(beginning, _EACH))
+            rig,
+            fault,
+            [*OPERATIONS, COPY][number % 2 :: 2],
+            lambda: itertools.chain([0], itertools.count(1 + number % _EACH, _EACH)),
         )
 
     @pytest.mark.long
     @pytest.mark.parametrize("fault", [*UNDONE, *DOUBTFUL, *SIMILAR], ids=repr)
     async def test_a_fault_in_any_exchange(self, rig: FaultRig, fault: Fault):
-        await self.strike(rig, fault, itertools.count)
+        await self.strike(rig, fault, [*OPERATIONS, COPY], itertools.count)
 
     async def strike(
-        self, rig: FaultRig, fault: Fault, positions: Callable[[], Iterator[int]]
+        self,
+        rig: FaultRig,
+        fault: Fault,
+        operations: Sequence[Operation],
+        positions: Callable[[], Iterator[int]],
     ) -> None:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            for operation in (*OPERATIONS, COPY):
+            for operation in operations:
                 wire, store = await stack.enter_async_context(self.connected(rig))
                 if operation is not COPY or isinstance(store, Copies):
                     group.create_task(self.struck_once(wire, store, operation, fault, positions()))

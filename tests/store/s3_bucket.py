@@ -71,7 +71,9 @@ def _session() -> Any:
 
 
 @asynccontextmanager
-async def client(server: Server, key: AccessKey | None = None) -> AsyncGenerator[Any]:
+async def client(
+    server: Server, key: AccessKey | None = None, *, attempts: int | None = None
+) -> AsyncGenerator[Any]:
     """A client that is not the driver's."""
     key = key or server.full
     async with _session().create_client(
@@ -80,7 +82,11 @@ async def client(server: Server, key: AccessKey | None = None) -> AsyncGenerator
         region_name="us-east-1",
         aws_access_key_id=key.access,
         aws_secret_access_key=key.secret,
-        config=AioConfig(s3={"addressing_style": "path"}, proxies={}),
+        config=AioConfig(
+            s3={"addressing_style": "path"},
+            proxies={},
+            retries={"total_max_attempts": attempts} if attempts else None,
+        ),
     ) as s3:
         yield s3
 

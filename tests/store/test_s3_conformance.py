@@ -13,11 +13,13 @@ from tests.store.conformance import CALLS, MIB, Calls, StoreConformance, Writabl
 class BucketRig(WritableRig):
     # Three parts at least, whether the length is known or not.
     several_parts = 17 * MIB + 4321
-    # Of a part of 8 MiB in a buffer that grows by an eighth, and of ten others that all share.
+    # Of a part of 8 MiB in a buffer that grows by an eighth, or of one of 10 MiB; and ten such that
+    # all share.
     held_writing = 10 * MIB + MIB // 2
+    held_together = 100 * MIB
     # What aiohttp gathers, and twice a block while it is made.
     held_reading = 3 * MIB
-    transferred = 16 * MIB
+    transferred = 20 * MIB
 
     def __init__(
         self, server: s3_bucket.Server, bucket: str, elsewhere: str, more: dict[str, Any]

@@ -1,7 +1,7 @@
-"""A process that moves 64 objects at a time and tells how much memory that took.
+"""A process that moves several objects at a time and tells how much memory that took.
 
-Run as `python -m tests.store.transfers LENGTH FACTORY ARGUMENT WATCHED`: LENGTH is that of each
-object in bytes, the others mean the same as for tests/store/crashing.py. Half of the objects that
+Run as `python -m tests.store.transfers COUNT LENGTH FACTORY ARGUMENT WATCHED`: COUNT objects of
+LENGTH bytes each, the others mean the same as for tests/store/crashing.py. Half of the objects that
 are uploaded have no known length. Prints four numbers of bytes in a line: what the process has in
 memory before all are uploaded, the peak meanwhile, and the same for downloads.
 """
@@ -19,7 +19,6 @@ from diptych_store.protocol import Store
 
 from tests.store.conformance import CALLS, MIB, attempt_at, some_bytes
 
-TRANSFERS = 64
 _PIECE = 64 * 1024
 _UNIT = memoryview(some_bytes(MIB))
 _STATUS = Path("/proc/self/status")
@@ -57,7 +56,7 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-async def main(length: int, factory: str, argument: str, watched: str) -> None:
+async def main(count: int, length: int, factory: str, argument: str, watched: str) -> None:
     module, _, function = factory.partition(":")
     arguments = (argument, tell_nobody) if watched == CALLS else (argument,)
     store: Store = await getattr(importlib.import_module(module), function)(*arguments)
@@ -66,7 +65,7 @@ async def main(length: int, factory: str, argument: str, watched: str) -> None:
     await download(store, locations[0])
     before = in_memory("VmRSS")
     forget_peak()
-    locations += await asyncio.gather(*(upload(store, pool, length, n) for n in range(TRANSFERS)))
+    locations += await asyncio.gather(*(upload(store, pool, length, n) for n in range(count)))
     uploading = in_memory("VmHWM")
     between = in_memory("VmRSS")
     forget_peak()
@@ -79,4 +78,4 @@ async def main(length: int, factory: str, argument: str, watched: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))
