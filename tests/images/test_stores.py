@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from dev import ports
 from dev.seaweedfs import Seaweedfs
 from dev.swift import Swift
 
@@ -18,6 +17,7 @@ from tests import databases
 from tests.images.service import ADMIN, ALICE, OCTETS, client, configuration, opened
 from tests.images.stores import Bucket, Container
 from tests.images.workers import working
+from tests.store.faults import Wire
 from tests.waiting import until
 
 UPLOAD = {**ALICE, **OCTETS}
@@ -225,24 +225,30 @@ async def until_gone(service: Service, image: dict[str, Any]) -> None:
             rows = "SELECT count(*) = 0 FROM image_locations WHERE image_id = $1"
             return bool(await server.fetchval(rows, image["id"]))
 
-    # An attempt that was taken while its store was away keeps its lease of 30 s.
+    # An attempt that was taken while its store was away keeps its lease, usually of 30 s.
     await until(is_forgotten, within_s=75)
 
 
 @pytest.fixture
-def own_s3(tmp_path: Path) -> Seaweedfs:
-    """A server of the test's own, not started."""
-    [port] = ports.several_free(1)
-    return Seaweedfs(tmp_path / "seaweedfs", port=port)
+def wire(s3: Seaweedfs) -> Generator[Wire]:
+    """The way to the server of the store `one`, if its URL says so; nobody answers at first."""
+    with Wire.to("127.0.0.1", s3.port) as wire:
+        wire.refuse()
+        yield wire
+
+
+def over(wire: Wire, backends: dict[str, Bucket | Container]) -> dict[str, str]:
+    """The options of the store `one` at the end of a wire."""
+    bucket = backends["one"]
+    assert isinstance(bucket, Bucket)
+    return replace(bucket, url=f"http://127.0.0.1:{wire.port}").options("one", s3_store_retries="0")
 
 
 async def test_a_server_that_is_down_keeps_no_other_from_serving(
-    serving: Callable[..., Awaitable[Service]], own_s3: Seaweedfs
+    serving: Callable[..., Awaitable[Service]], backends: dict[str, Bucket | Container], wire: Wire
 ) -> None:
     """From the start on; what was deleted meanwhile goes when the server is back."""
-    bucket = Bucket(own_s3)
-    service = await serving(**bucket.options("one", s3_store_retries="0"), ONE__WEIGHT="5")
-    service.backends.pop("one")
+    service = await serving(**over(wire, backends), ONE__WEIGHT="5", JOBS__LEASE="5")
     image = await service.image()
     refused = await service.upload(image, b"data", store="one")
     assert refused.status_code == 503
@@ -250,55 +256,47 @@ async def test_a_server_that_is_down_keeps_no_other_from_serving(
     assert (await service.show(image))["status"] == "queued"
     assert (await service.upload(image, b"data", store="two")).status_code == 204
 
-    await asyncio.to_thread(own_s3.start)
-    try:
-        await bucket.make()
-        only = await service.image(b"only", store="one")
-        await also_in(service, image, "one")
-        await asyncio.to_thread(own_s3.stop)
-        # The heavier location does not open.
-        assert (await service.show(image))["stores"] == "one,two"
-        assert (await service.download(image)).content == b"data"
-        assert (await service.download(image, Range="bytes=1-")).content == b"ata"
-        for headers in ({}, {"Range": "bytes=0-1"}):
-            refused = await service.download(only, **headers)
-            assert refused.status_code == 503
-            assert "retry-after" in refused.headers
-        assert (await service.http.head(only["file"], headers=ALICE)).status_code == 503
-        for each in (only, image):
-            assert (await service.http.delete(each["self"], headers=ALICE)).status_code == 204
-            assert (await service.http.get(each["self"], headers=ALICE)).status_code == 404
+    wire.listen()
+    only = await service.image(b"only", store="one")
+    await also_in(service, image, "one")
+    wire.refuse()
+    # The heavier location does not open.
+    assert (await service.show(image))["stores"] == "one,two"
+    assert (await service.download(image)).content == b"data"
+    assert (await service.download(image, Range="bytes=1-")).content == b"ata"
+    for headers in ({}, {"Range": "bytes=0-1"}):
+        refused = await service.download(only, **headers)
+        assert refused.status_code == 503
+        assert "retry-after" in refused.headers
+    assert (await service.http.head(only["file"], headers=ALICE)).status_code == 503
+    for each in (only, image):
+        assert (await service.http.delete(each["self"], headers=ALICE)).status_code == 204
+        assert (await service.http.get(each["self"], headers=ALICE)).status_code == 404
 
-        async def is_away_from(backend: Bucket | Container) -> bool:
-            return await backend.everything() == []
+    async def is_away_from(store: str) -> bool:
+        return await backends[store].everything() == []
 
-        async with working(service.environ):
-            await until(lambda: is_away_from(service.backends["two"]))
-            await asyncio.to_thread(own_s3.start)
-            await until(lambda: is_away_from(bucket), within_s=60)
-            await until_gone(service, only)
-            await until_gone(service, image)
-    finally:
-        await asyncio.to_thread(own_s3.stop)
+    async with working(service.environ):
+        await until(lambda: is_away_from("two"))
+        assert not await is_away_from("one")
+        wire.listen()
+        await until(lambda: is_away_from("one"), within_s=60)
+        await until_gone(service, only)
+        await until_gone(service, image)
 
 
 async def test_a_default_store_that_is_away_is_not_ready(
-    serving: Callable[..., Awaitable[Service]], own_s3: Seaweedfs
+    serving: Callable[..., Awaitable[Service]], backends: dict[str, Bucket | Container], wire: Wire
 ) -> None:
-    bucket = Bucket(own_s3)
-    service = await serving(**bucket.options("one"), GLANCE_STORE__DEFAULT_BACKEND="one")
+    service = await serving(**over(wire, backends), GLANCE_STORE__DEFAULT_BACKEND="one")
     told = await service.http.get("/readyz")
     assert (told.status_code, told.json()["checks"]["default_store"]) == (503, "failing")
-    await asyncio.to_thread(own_s3.start)
-    try:
-        await bucket.make()
+    wire.listen()
 
-        async def is_ready() -> bool:
-            return (await service.http.get("/readyz")).status_code == 200
+    async def is_ready() -> bool:
+        return (await service.http.get("/readyz")).status_code == 200
 
-        await until(is_ready)
-    finally:
-        await asyncio.to_thread(own_s3.stop)
+    await until(is_ready)
 
 
 @pytest.mark.parametrize(
