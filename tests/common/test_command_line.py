@@ -248,13 +248,16 @@ def test_jobs_are_listed_by_what_became_of_them(line: Line) -> None:
 
 
 def test_a_job_is_shown_with_everything_but_its_secret(line: Line) -> None:
-    line.change(added(payload={"image_id": "é"}, secret=b"sesame", priority=3))
+    payload = {"image_id": "é", "asked": {"uri": ["https://host/x?sig=sesame&a=b", 1]}}
+    line.change(added(payload=payload, secret=b"sesame", priority=3))
     told = line("jobs", "show", 1).stdout
-    assert 'payload:      {"image_id":"é"}\n' in told
+    shown = {"image_id": "é", "asked": {"uri": ["https://host/x?***", 1]}}
+    assert "sesame" not in told
+    assert '"image_id":"é"' in told
     assert "priority:     3\n" in told
     assert "has_secret:   true\n" in told
     document = json.loads(line("jobs", "show", 1, "--json").stdout)
-    assert document["payload"] == {"image_id": "é"}
+    assert document["payload"] == shown
     assert document["created_at"].endswith("Z")
     assert "secret" not in document
     line.change(ended("failed"))

@@ -36,6 +36,12 @@ async def test_an_image_at_rest_needs_nothing(site: Make) -> None:
     assert "os_glance_staging_store: staged since" in await told(here, staged)
 
 
+async def test_a_name_does_not_command_the_terminal(site: Make) -> None:
+    here = await site()
+    text = await told(here, await here.make(name="i\x1b[2J\nImage"))
+    assert "(i\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}Image) is queued." in text
+
+
 async def test_who_is_at_an_import_and_how_far(site: Make) -> None:
     here = await site()
     image = await here.make()
@@ -64,6 +70,7 @@ async def test_who_is_at_an_import_and_how_far(site: Make) -> None:
     assert server.url not in text
     text = await told(here, image)
     assert "is deleted" in text
+    assert "cancelled, attempt 1 of" in text
     assert "failure: The image was deleted." in text
     assert "nowhere" in text
 

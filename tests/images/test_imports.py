@@ -294,6 +294,26 @@ async def test_what_the_service_does_not_expect_is_not_told_to_users(site: Make)
     assert str(here.folder) not in str(await here.task(image))
 
 
+async def test_staged_data_that_is_in_no_store_any_more_is_told(site: Make) -> None:
+    here = await site()
+    image = await here.staged()
+    await here.ask(image, "glance-direct")
+    await here.allow_attempts(2)
+    elsewhere = here.folder / "elsewhere"
+    async with databases.connection(here.database) as database:
+        await database.execute("UPDATE image_locations SET url = $1", f"file://{elsewhere / 'x'}")
+    async with working(here.environ):
+
+        async def is_queued() -> bool:
+            await here.hurry()
+            return (await here.show(image))["status"] == "queued"
+
+        await until(is_queued)
+    message = (await here.task(image))["message"]
+    assert "The staging store is not the one that has the data." in message
+    assert str(elsewhere) not in message
+
+
 def occupy(here: Site, store: str, image: str) -> Path:
     """Have a store refuse the image for good."""
     path = here.folder / store / image
@@ -312,7 +332,7 @@ async def test_where_all_stores_must_succeed_one_failure_takes_all_back(site: Ma
         await require_queued(
             here,
             image,
-            "fast: stored; cheap: something else is in the image's place; third: stored.",
+            "fast: stored, and removed again; cheap: something else is in the image's place;",
             failed="cheap",
         )
         # Nothing that was left is in the way of another try.

@@ -364,6 +364,12 @@ async def test_a_packed_body_is_refused(encoding: str) -> None:
             await downloaded(web.url)
 
 
+async def test_a_server_cannot_have_its_own_words_in_a_message() -> None:
+    async with serving(answer(DATA, content_encoding="\x1b[2J" + "ä" * 50)) as web:
+        with pytest.raises(GiveUp, match=r"packed \(\?\[2j\?{16}\), though"):
+            await downloaded(web.url)
+
+
 async def test_a_body_that_is_said_not_to_be_packed_is_taken() -> None:
     async with serving(answer(DATA, content_encoding="identity")) as web:
         assert await downloaded(web.url) == DATA

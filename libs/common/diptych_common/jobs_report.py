@@ -1,15 +1,19 @@
 """What a service's `jobs list | show` print; rows are those of `jobs.find` and `jobs.listed`."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 
-from diptych_common.logs import redact
+from diptych_common.logs import HIDDEN, redact
 
 _HEAD: Final = ("ID", "KIND", "STATE", "ATTEMPTS", "WHEN", "PROGRESS", "ERROR")
 _ERROR_WIDTH: Final = 60
+
+# A signed URL is a credential, and nobody knows by which names its signatures go.
+_QUERY: Final = re.compile(r"(://[^\s\"'?#]{0,2048}+\?)[^\s\"']+")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -28,11 +32,11 @@ def details(row: Mapping[str, Any]) -> Iterator[str]:
     for name, value in document(row).items():
         if value is not None:
             text = value if isinstance(value, str) else orjson.dumps(value).decode()
-            yield f"{name + ':':<{width}}{redact(text)}"
+            yield f"{name + ':':<{width}}{text}"
 
 
 def document(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The job as JSON has it; times are in UTC, a period is in seconds."""
+    """The job as JSON has it, without secrets; times are in UTC, a period is in seconds."""
     # The names are of a kind of str that orjson does not take.
     return {str(name): _plain(value) for name, value in row.items()}
 
@@ -43,13 +47,20 @@ def _plain(value: object) -> object:
             return _time(value)
         case timedelta():
             return value.total_seconds()
+        case str():
+            return _without_secrets(value)
+        case Mapping():
+            items = cast("Mapping[str, object]", value).items()
+            return {name: _plain(one) for name, one in items}
+        case list():
+            return [_plain(one) for one in cast("list[object]", value)]
         case _:
             return value
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     of = "" if row["max_attempts"] is None else f"/{row['max_attempts']}"
-    error = redact((row["error"] or "").partition("\n")[0])
+    error = _without_secrets((row["error"] or "").partition("\n")[0])
     return (
         str(row["id"]),
         row["kind"],
@@ -83,6 +94,10 @@ def _progress(progress: Mapping[str, Any] | None) -> str:
         return ""
     done, total = progress["done"], progress.get("total")
     return f"{done} B" if not total else f"{done} of {total} B ({100 * done // total} %)"
+
+
+def _without_secrets(text: str) -> str:
+    return _QUERY.sub(rf"\1{HIDDEN}", redact(text))
 
 
 def _time(moment: datetime) -> str:

@@ -26,7 +26,12 @@ def document(found: Explained) -> dict[str, Any]:
 
 
 def lines(found: Explained) -> Iterator[str]:
-    """The same in words, for people."""
+    """The same in words, for people: names and messages cannot command their terminals."""
+    for line in _lines(found):
+        yield "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line)
+
+
+def _lines(found: Explained) -> Iterator[str]:
     name = f" ({found['name']})" if found["name"] else ""
     yield f"Image {found['id']}{name} is {found['status']}."
     if found["deleted_at"] is not None:
@@ -71,9 +76,10 @@ def _location(row: Mapping[str, Any], found: Explained) -> str:
 def _job(row: Mapping[str, Any], found: Explained) -> Iterator[str]:
     yield f"Job {row['id']} ({row['kind']}), {_when(row['created_at'], found)}:"
     of = "" if row["max_attempts"] is None else f" of {row['max_attempts']}"
-    ending = ", being undone" if row["ending"] is not None else ""
-    if row["cancelled"] and row["state"] in _UNFINISHED:
-        ending = f", being cancelled{ending}"
+    ending = ""
+    if row["state"] in _UNFINISHED:
+        cancelled = ", being cancelled" if row["cancelled"] else ""
+        ending = cancelled + (", being undone" if row["ending"] is not None else "")
     yield f"  {row['state']}{ending}, attempt {row['attempts']}{of}"
     if row["state"] == "running":
         yield f"  held by worker {row['worker']}; {_lease(row, found)}"

@@ -50,7 +50,11 @@ async def from_staging(run: Import, staged: Staged | None, names: Collection[str
     """Import what is staged; without plug-ins nothing of it is looked at again."""
     if staged is None:
         raise GiveUp("Nothing is staged.")
-    store = run.equipment.stores.by_location(staged.url, {"store": staged.store})
+    try:
+        store = run.equipment.stores.by_location(staged.url, {"store": staged.store})
+    except BadLocation as error:
+        log.error("Image %s: %s", run.order.image_id, error)
+        raise SourceFailed("The staging store is not the one that has the data.") from error
     origin = Origin(store, staged.url, "The staging store", temporary=True)
     findings = Findings.read(staged.about["findings"])
     digests: Mapping[str, str] = staged.about["digests"]
@@ -167,6 +171,9 @@ async def from_region(run: Import, names: Collection[str]) -> Failures:
     container_format = image.container_format or run.image["container_format"]
     if disk_format is None or container_format is None:
         raise GiveUp("Neither image has a disk_format and a container_format.")
+    rules = run.equipment.settings.image_format
+    if disk_format not in rules.disk_formats or container_format not in rules.container_formats:
+        raise GiveUp(f"Images may not be {disk_format[:20]} in {container_format[:20]} here.")
     known = hashlib.algorithms_available
     async with glance_download(
         equipment.outbound, image, token=token, settings=equipment.settings

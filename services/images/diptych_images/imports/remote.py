@@ -18,7 +18,14 @@ from diptych_common.outbound import Outbound, Refused
 from diptych_store.retries import Retries
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from diptych_images.imports.sources import RETRIES, Request, Source, SourceFailed, download
+from diptych_images.imports.sources import (
+    RETRIES,
+    Request,
+    Source,
+    SourceFailed,
+    download,
+    plain,
+)
 from diptych_images.imports.web import import_filter
 from diptych_images.settings import ImagesSettings
 from diptych_images.wire.image import BASE_PROPERTIES, is_reserved
@@ -113,7 +120,7 @@ async def remote_image(
         # Not the error itself: it quotes the document.
         raise SourceFailed(f"{service} answered with what is no image.") from None
     if image.status != "active":
-        raise GiveUp(f"Image {image_id} of region {region} is {image.status[:20]}, not active.")
+        raise GiveUp(f"Image {image_id} of region {region} is {plain(image.status)}, not active.")
     if image.size is None:
         raise GiveUp(f"{service} does not tell the size of image {image_id}.")
     digests = {"md5": image.checksum, image.os_hash_algo or "": image.os_hash_value}

@@ -121,7 +121,7 @@ async def _settle(one: Import, failures: Failures, *, is_last: bool) -> None:
     if failures and order.request.all_stores_must_succeed:
         if may_pass and not any(map(lasts, failures.values())):
             raise StoresFailed(reason)
-        raise GiveUp(reason)
+        raise GiveUp(_outcomes(order.stores, failures, landed="stored, and removed again"))
     if may_pass:
         raise StoresFailed(reason)
     if one.landed.isdisjoint(order.stores):
@@ -166,10 +166,10 @@ async def _finish(one: Import, failed: Collection[str], *, message: str | None) 
 # --- What users are told ----------------------------------------------------------------------
 
 
-def _outcomes(stores: Collection[str], failures: Failures) -> str:
+def _outcomes(stores: Collection[str], failures: Failures, *, landed: str = "stored") -> str:
     """Each store and how it ended, as a sentence."""
     told = (
-        f"{name}: {in_words(failures[name]) if name in failures else 'stored'}" for name in stores
+        f"{name}: {in_words(failures[name]) if name in failures else landed}" for name in stores
     )
     return "; ".join(told) + "."
 
@@ -259,7 +259,8 @@ async def gave_up(job: Job, context: JobContext, end: End, equipment: Equipment)
         asked = None if task is None else task["request_id"]
         one = Import(order, context, equipment, begun.image, asked)
         missing = [name for name in order.stores if name not in begun.landed]
-        await _finish(one, missing, message=f"{', '.join(missing)}: not stored. {reason}")
+        message = f"{', '.join(missing)}: not stored. {reason}" if missing else None
+        await _finish(one, missing, message=message)
     else:
         await _revert(context, order, reason, equipment)
 

@@ -42,6 +42,7 @@ _MAY_PASS: Final = frozenset({408, 425, 429})
 _LENGTH: Final = re.compile(r"\d{1,18}")
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", re.IGNORECASE)
 _STRONG: Final = re.compile(r'"[\x21\x23-\x7e]*"')
+_NOT_PLAIN: Final = re.compile(r"[^ -~]")
 
 Condition = Callable[[Mapping[str, str]], Mapping[str, str] | None]
 """From the headers of an answer those that ask for more of the very same bytes.
@@ -164,7 +165,7 @@ async def _answered(
         if packing not in ("", "identity"):
             # Whether to unpack it nobody has said, and what it unpacks to nobody has measured.
             raise GiveUp(
-                f"{request.who} sends the data packed ({packing[:20]}), though asked not to."
+                f"{request.who} sends the data packed ({plain(packing)}), though asked not to."
             )
         yield answer
 
@@ -239,6 +240,11 @@ async def _until(
         if block is None:
             return
         yield block
+
+
+def plain(text: str) -> str:
+    """The beginning of a text of somebody else's, such that any log and terminal can show it."""
+    return _NOT_PLAIN.sub("?", text[:20])
 
 
 def _reason(request: Request, error: Exception) -> str:
