@@ -54,10 +54,11 @@ def has_ended(shown: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Another region's image service, and an image of demo's there."""
+    """Another region's image service, and images there: `odd` is of a format of its own."""
 
     region: str
     image: str
+    odd: str
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +67,11 @@ async def _daemon_elsewhere(
 ) -> AsyncGenerator[Daemon]:
     database = await databases.create(postgres_url)
     await migrations.upgrade(database, "diptych_images.migrations")
-    options = {"DEFAULT__WORKERS": "1", **by_keystone(keystone)}
+    options = {
+        "DEFAULT__WORKERS": "1",
+        "IMAGE_FORMAT__DISK_FORMATS": "qcow2, odd",
+        **by_keystone(keystone),
+    }
     folder = client_folder / "elsewhere"
     daemon = Daemon(configuration(database, folder, **options), client_folder / "elsewhere.log")
     daemon.start()
@@ -82,11 +87,16 @@ def elsewhere(keystone: Keystone, _daemon_elsewhere: Daemon, qcow2: Path) -> Els
     make_region(keystone, region, {"image": url})
     headers = {"X-Auth-Token": keystone.token("demo", "demo"), "Accept": "application/json"}
     with httpx.Client(base_url=url, headers=headers, timeout=60) as there:
-        body = {**QCOW2, "hw_disk_bus": "scsi", "os_distro": "debian", "of_no_use": "here"}
-        image = there.post("/v2/images", json=body).raise_for_status().json()
-        data = qcow2.read_bytes()
-        there.put(image["file"], content=data, headers=OCTETS).raise_for_status()
-    return Elsewhere(region, image["id"])
+
+        def new(data: bytes, **body: str) -> str:
+            image = there.post("/v2/images", json=body).raise_for_status().json()
+            there.put(image["file"], content=data, headers=OCTETS).raise_for_status()
+            return image["id"]
+
+        properties = {"hw_disk_bus": "scsi", "os_distro": "debian", "of_no_use": "here"}
+        image = new(qcow2.read_bytes(), **QCOW2, **properties)
+        odd = new(b"odd", disk_format="odd", container_format="bare")
+    return Elsewhere(region, image, odd)
 
 
 @dataclass(frozen=True)
@@ -199,6 +209,22 @@ def test_each_client_imports_into_all_kinds_of_stores(
     assert task["result"] == {"image_id": image}
     assert (task["image_id"], task["owner"]) == (image, keystone.project_id("demo"))
     assert task["request_id"].startswith("req-")
+
+
+def test_an_image_of_another_region_has_a_format_that_this_one_knows(
+    http: httpx.Client, elsewhere: Elsewhere, polled: Polled
+) -> None:
+    image = http.post("/v2/images", json=QCOW2).json()["id"]
+    method = {
+        "name": "glance-download",
+        "glance_region": elsewhere.region,
+        "glance_image_id": elsewhere.odd,
+    }
+    body = {"method": method}
+    http.post(f"/v2/images/{image}/import", json=body).raise_for_status()
+    shown = polled(image, lambda shown: shown["status"] == "queued")
+    assert shown["os_glance_import_message"].startswith("Images may not be odd in bare here.")
+    assert shown["disk_format"] == "qcow2"
 
 
 def test_data_is_imported_into_the_default_store(
