@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from diptych_images.imports.plugins import scratch
+from diptych_images.imports.plugins import scratch, tidy
 
 from tests.images.drafts import settings
 from tests.waiting import open_files, until
@@ -163,6 +163,18 @@ async def test_a_lock_without_a_folder_goes(tmp_path: Path) -> None:
         pass
 
     assert names(tmp_path) == []
+
+
+async def test_what_the_dead_left_goes_before_there_is_an_import(tmp_path: Path) -> None:
+    (tmp_path / "diptych-import-dead").mkdir()
+    (tmp_path / "diptych-import-dead.lock").touch()
+
+    async with scratch(settings(task={"work_dir": str(tmp_path)})) as living:
+        (tmp_path / "diptych-import-late.lock").touch()
+        await tidy(settings(task={"work_dir": str(tmp_path)}))
+        assert names(tmp_path) == sorted([living.name, f"{living.name}.lock"])
+
+    await tidy(settings(task={"work_dir": str(tmp_path / "nowhere")}))
 
 
 async def test_a_place_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ from diptych_images.api import (
 from diptych_images.api.errors import from_store, render
 from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
+from diptych_images.imports import plugins
 from diptych_images.imports.equipment import Equipment
 from diptych_images.settings import ImagesSettings
 from diptych_images.settings import stores as settings_of_stores
@@ -121,6 +122,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             watching = asyncio.create_task(policy.watch())
             stack.callback(watching.cancel)
             if settings.jobs.with_worker:
+                await plugins.tidy(settings)
                 equipment = Equipment(settings, db, stores, outbound, blocks, metrics)
                 await stack.enter_async_context(_running(make_worker(equipment)))
             yield {
@@ -194,6 +196,7 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
     try:
         with listening if settings.metrics.enabled else nullcontext():
             async with db, opened as stores, marks.compared(db, stores):
+                await plugins.tidy(settings)
                 equipment = Equipment(settings, db, stores, outbound, blocks, metrics)
                 await make_worker(equipment).run(stop)
     finally:

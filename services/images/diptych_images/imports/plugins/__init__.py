@@ -15,10 +15,10 @@ from diptych_images.imports.plugins.conversion import PROGRAM, convert
 from diptych_images.imports.plugins.decompression import decompress
 from diptych_images.imports.plugins.draft import Draft, require_soundness
 from diptych_images.imports.plugins.injection import injected
-from diptych_images.imports.plugins.scratch import scratch
+from diptych_images.imports.plugins.scratch import scratch, tidy
 from diptych_images.settings import ImagesSettings
 
-__all__ = ["Draft", "injected", "missing", "needs_file", "scratch", "transform"]
+__all__ = ["Draft", "injected", "missing", "needs_file", "scratch", "tidy", "transform"]
 
 log = logging.getLogger(__name__)
 

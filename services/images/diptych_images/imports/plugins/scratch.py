@@ -1,5 +1,6 @@
 """Folders for files that last as long as an import, on a disk of this host."""
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -51,6 +52,15 @@ async def scratch(settings: ImagesSettings) -> AsyncGenerator[Path]:
     finally:
         await threads.settle(threads.submit(_remove, making))
         threads.close()
+
+
+async def tidy(settings: ImagesSettings) -> None:
+    """Remove what processes on this host left when they died, before the next import does."""
+    root = Path(settings.task.work_dir or DEFAULT)
+    try:
+        await asyncio.to_thread(_sweep, root)
+    except OSError as error:
+        log.warning("%s could not be looked through: %s", root, error)
 
 
 def _make(root: Path) -> _Place:
