@@ -562,6 +562,50 @@ async def test_a_target_that_stalls_is_unreachable_and_the_others_go_on(
     assert await kept(store, 0) == await kept(another, 2) == data
 
 
+async def test_a_target_that_takes_nothing_at_all_is_given_up_too(
+    store: MemoryStore, pool: BlockPool
+):
+    class Shut(Faulty):
+        async def write(
+            self, attempt: Attempt, blocks: AsyncIterator[Block], *, size: int | None
+        ) -> int:
+            try:
+                await self.released.wait()
+            except asyncio.CancelledError:
+                raise Full("there was no room either") from None
+            return 0
+
+    outcome = await into_all(
+        pieces(some_bytes(9 * MIB)), [Shut("shut"), store], pool, stalled_after_s=0.05
+    )
+    # What it fails with later is not what it failed for.
+    assert [type(error) for error in outcome.failed.values()] == [Unreachable]
+    assert len(await kept(store, 1)) == 9 * MIB
+
+
+async def test_a_target_has_more_time_when_it_has_all_bytes(store: MemoryStore, pool: BlockPool):
+    syncing = Faulty("syncing", hang=True)
+    task = asyncio.create_task(into_all(pieces(b"x"), [syncing, store], pool, stalled_after_s=0.2))
+    await syncing.stopped.wait()
+    await asyncio.sleep(0.5)
+    syncing.released.set()
+    assert (await task).failed == {}
+    assert await kept(syncing, 0) == await kept(store, 1) == b"x"
+
+
+async def test_the_time_of_a_target_runs_from_when_another_waits(pool: BlockPool):
+    slow = [Faulty(f"slow-{number}", hang=True, after=1) for number in range(2)]
+    task = asyncio.create_task(into_all(pieces(some_bytes(5 * MIB)), slow, pool, stalled_after_s=1))
+    for one in slow:
+        await one.stopped.wait()
+    await asyncio.sleep(0.7)
+    slow[0].released.set()
+    await asyncio.sleep(0.5)
+    slow[1].released.set()
+    assert (await task).failed == {}
+    assert len(await kept(slow[0], 0)) == len(await kept(slow[1], 1)) == 5 * MIB
+
+
 async def test_two_that_stall_together_are_both_given_up(store: MemoryStore, pool: BlockPool):
     stalled = [Faulty(f"stalled-{number}", hang=True, after=1) for number in range(2)]
     outcome = await into_all(
@@ -637,16 +681,17 @@ async def test_nobody_is_given_up_where_no_other_waits(pool: BlockPool):
 
 
 @pytest.mark.parametrize("after", [0, 1, 40])
+@pytest.mark.parametrize("error", [WriterGone(), Unreachable("the source is gone")])
 async def test_a_broken_stream_ends_all_targets_even_one_that_hangs(
-    store: MemoryStore, pool: BlockPool, after: int
+    store: MemoryStore, pool: BlockPool, after: int, error: Exception
 ):
     async def stream() -> AsyncIterator[bytes]:
         for _ in range(after):
             yield bytes(65_536)
-        raise WriterGone
+        raise error
 
     hanging, tasks = Faulty(hang=True, after=0), asyncio.all_tasks()
-    with pytest.raises(WriterGone):
+    with pytest.raises(type(error)):
         await into_all(stream(), [store, hanging], pool, stalled_after_s=0.05)
     assert hanging.everything() == []
     assert asyncio.all_tasks() == tasks
@@ -709,13 +754,15 @@ async def test_a_cancelled_transfer_leaves_nothing_in_any_target(
 async def test_a_cancellation_removes_what_is_written_already(
     store: MemoryStore, directory: FilesystemStore, pool: BlockPool
 ):
-    last = Faulty(hang=True)
+    last = Faulty(hang=True, stubborn=True)
     task = asyncio.create_task(into_all(pieces(some_bytes(MIB)), [store, last, directory], pool))
     await last.stopped.wait()
     await until(lambda: pool.held == 0)
-    task.cancel()
-    await asyncio.sleep(0)
-    task.cancel()  # the clean-up is not to be cut short
+    for _ in range(3):  # the clean-up is not to be cut short
+        task.cancel()
+        await asyncio.sleep(0.01)
+    assert not task.done()
+    last.released.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert last.everything() == []

@@ -311,8 +311,8 @@ class _Writing:
                 await self.target.store.write(self.target.attempt, blocks, size=size)
             self._is_written = True
         except StoreError as error:
-            if not self.has_left and error is not self._transfer.error:
-                self._transfer.failed[self.target] = error
+            if error is not self._transfer.error:
+                self._transfer.failed.setdefault(self.target, error)
         except BaseException as error:
             if error is not self._transfer.error:
                 raise
