@@ -33,7 +33,7 @@ COSTS: Final[Mapping[str, Cost]] = {
     "PATCH /v2/images/{image_id}": Cost(3, 1),
     "PUT /v2/images/{image_id}/file": Cost(7, 3),
     "PUT /v2/images/{image_id}/stage": Cost(10, 3),
-    "POST /v2/images/{image_id}/import": Cost(7, 1),
+    "POST /v2/images/{image_id}/import": Cost(8, 1),
     "GET /v2/images/{image_id}/tasks": Cost(1),
     "GET /v2/images/{image_id}/file": Cost(1),
     "HEAD /v2/images/{image_id}/file": Cost(1),
@@ -51,7 +51,7 @@ COSTS: Final[Mapping[str, Cost]] = {
     "GET /v2/info/stores/detail": Cost(0),
     "GET /v2/schemas/{name}": Cost(0),
     "GET /v2/tasks": Cost(1),
-    "POST /v2/tasks": Cost(8, 1),
+    "POST /v2/tasks": Cost(9, 1),
     "GET /v2/tasks/{task_id}": Cost(1),
     "DELETE /v2/tasks/{task_id}": Cost(0),
 }

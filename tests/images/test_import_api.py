@@ -318,15 +318,16 @@ async def test_an_import_is_begun(api, make_image, images_database: str) -> None
         "stores": ["fast", "cheap"],
         "roles": ["member", "reader"],
         "project_id": "alpha",
-        "user_id": "member-of-alpha",
+        "request_id": begun.headers["x-openstack-request-id"],
         "remove_image": False,
     }
     told = await query(
         images_database,
         "SELECT event_type, payload ->> 'id' AS subject, payload ->> 'status' AS status"
-        " FROM outbox ORDER BY id DESC LIMIT 2",
+        " FROM outbox ORDER BY id DESC LIMIT 3",
     )
     assert [tuple(event.values()) for event in told] == [
+        ("task.run", task["id"], "pending"),
         ("task.create", task["id"], "pending"),
         ("image.update", image["id"], "importing"),
     ]

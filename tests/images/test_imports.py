@@ -610,6 +610,7 @@ async def test_events_tell_of_an_import(site: Make) -> None:
     assert (await here.events())[before:] == [
         "image.update",
         "task.create",
+        "task.run",
         "task.processing",
         "image.prepare",
         "image.prepare",
@@ -619,3 +620,7 @@ async def test_events_tell_of_an_import(site: Make) -> None:
         "image.activate",
         "task.success",
     ]
+    request = (await here.task(image))["request_id"]
+    async with databases.connection(here.database) as database:
+        told = await database.fetch("SELECT request_id FROM outbox ORDER BY id")
+    assert {row[0] for row in told[before:]} == {request}

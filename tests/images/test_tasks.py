@@ -74,7 +74,12 @@ async def test_a_task_imports_an_image(api, images_database: str) -> None:
     assert (job["kind"], payload["stores"], payload["remove_image"]) == ("import", ["fast"], True)
     assert (payload["request"]["method"], payload["request"]["uri"]) == ("web-download", URI)
     told = await query(images_database, "SELECT event_type FROM outbox ORDER BY id")
-    assert [row["event_type"] for row in told] == ["image.create", "image.update", "task.create"]
+    assert [row["event_type"] for row in told] == [
+        "image.create",
+        "image.update",
+        "task.create",
+        "task.run",
+    ]
 
 
 @pytest.mark.parametrize(

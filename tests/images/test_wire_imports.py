@@ -102,7 +102,7 @@ def test_a_job_reads_what_was_asked(name: str):
         stores=("fast", "cheap"),
         roles=("member", "reader"),
         project_id="p",
-        user_id=None,
+        request_id="req-1",
         remove_image=True,
     )
     read = ImportJob.read(job.payload())

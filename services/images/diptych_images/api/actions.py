@@ -11,11 +11,11 @@ from diptych_images.api.resources import (
     Res,
     Resources,
     Who,
-    emit,
     locked_image,
     require_change,
 )
 from diptych_images.db import images
+from diptych_images.notifications import emit
 
 router = APIRouter(
     prefix="/v2/images/{image_id}/actions", dependencies=[NO_BODY], responses=ANY_ERROR

@@ -7,9 +7,10 @@ from diptych_common.errors import Conflict
 from diptych_common.identity import Identity
 
 from diptych_images import policies
-from diptych_images.api.resources import Resources, emit, is_admin
+from diptych_images.api.resources import Resources, is_admin
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
+from diptych_images.notifications import emit
 from diptych_images.wire import image as wire
 from diptych_images.wire.image import ImageCreate
 

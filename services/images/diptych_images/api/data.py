@@ -42,7 +42,6 @@ from diptych_images.api.resources import (
     Res,
     Resources,
     Who,
-    emit,
     is_admin,
     refuse_anonymous,
     require,
@@ -53,6 +52,7 @@ from diptych_images.attempts import Held, in_account, told_beside
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
 from diptych_images.formats import Inspection, judge
+from diptych_images.notifications import emit
 
 router = APIRouter(prefix="/v2/images/{image_id}/file", responses=ANY_ERROR)
 log = logging.getLogger(__name__)

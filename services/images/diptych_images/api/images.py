@@ -12,7 +12,6 @@ from diptych_images.api.resources import (
     Res,
     Who,
     document,
-    emit,
     is_admin,
     json_body,
     locked_image,
@@ -26,6 +25,7 @@ from diptych_images.api.resources import (
 from diptych_images.db import image_list, images
 from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.imports.run import JOB
+from diptych_images.notifications import emit
 from diptych_images.wire import image as wire
 from diptych_images.wire import listing
 

@@ -10,12 +10,13 @@ from diptych_common.logs import request_id
 from fastapi import Request
 
 from diptych_images.api.incoming import user_token
-from diptych_images.api.resources import Resources, emit, emit_task
+from diptych_images.api.resources import Resources
 from diptych_images.db import imports, tasks
 from diptych_images.db.images import ImageRow, Status
 from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.db.tasks import TaskRow, TaskType
 from diptych_images.imports.run import JOB
+from diptych_images.notifications import emit, emit_task
 from diptych_images.settings import ACT_FOR_USERS
 from diptych_images.wire.imports import ImportJob, ImportRequest
 
@@ -80,6 +81,7 @@ async def begin(
         input=task_input,
     )
     await emit_task(connection, "task.create", task)
+    await emit_task(connection, "task.run", task)
     job = ImportJob(
         task_id=task_id,
         image_id=row["id"],
@@ -87,7 +89,7 @@ async def begin(
         stores=stores,
         roles=tuple(sorted(who.roles)),
         project_id=who.project_id,
-        user_id=who.user_id,
+        request_id=request_id.get(),
         remove_image=remove_image,
     )
     await jobs.enqueue(

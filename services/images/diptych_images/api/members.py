@@ -12,7 +12,6 @@ from diptych_images.api.resources import (
     Res,
     Resources,
     Who,
-    emit_member,
     is_admin,
     json_body,
     locked_image,
@@ -24,6 +23,7 @@ from diptych_images.api.resources import (
 from diptych_images.db import members
 from diptych_images.db.images import ImageRow
 from diptych_images.db.members import MemberRow
+from diptych_images.notifications import emit_member
 from diptych_images.wire import member as wire
 
 router = APIRouter(prefix="/v2/images/{image_id}/members", responses=ANY_ERROR)

@@ -9,7 +9,6 @@ from diptych_images.api.resources import (
     Res,
     Who,
     document,
-    emit,
     is_admin,
     json_body,
     locked_image,
@@ -18,6 +17,7 @@ from diptych_images.api.resources import (
     require_change,
 )
 from diptych_images.db import images
+from diptych_images.notifications import emit
 from diptych_images.wire import patch
 
 router = APIRouter(prefix="/v2/images", responses=ANY_ERROR)

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 import orjson
-from diptych_common import events
 from diptych_common.database import Connection, Database
 from diptych_common.errors import BadRequest, Forbidden, NotFound, TooLarge
 from diptych_common.identity import Identity
-from diptych_common.logs import request_id
 from diptych_common.metrics import Metrics
 from diptych_common.policy import Policy
 from diptych_common.sealing import Sealed
@@ -23,11 +21,8 @@ from fastapi import Depends, Request
 from diptych_images import policies
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
-from diptych_images.db.members import MemberRow
-from diptych_images.db.tables import outbox
-from diptych_images.db.tasks import TaskRow
 from diptych_images.settings import ImagesSettings
-from diptych_images.wire import event, image
+from diptych_images.wire import image
 from diptych_images.wire.schemas import ImageSchema
 
 # The largest JSON document a client may send, in bytes: 128 properties of 64 KiB fit.
@@ -225,19 +220,3 @@ def document(row: ImageRow, res: Resources, who: Identity) -> dict[str, object]:
         locations=res.stores.in_read_order(row["locations"]),
         nullable=res.schema.nullable,
     )
-
-
-async def emit(connection: Connection, event_type: str, row: ImageRow) -> None:
-    """Record an `image.*` event in the caller's transaction."""
-    await events.emit(connection, outbox, event_type, event.image(row), request_id=request_id.get())
-
-
-async def emit_task(connection: Connection, event_type: str, row: TaskRow) -> None:
-    """Record a `task.*` event in the caller's transaction."""
-    await events.emit(connection, outbox, event_type, event.task(row), request_id=request_id.get())
-
-
-async def emit_member(connection: Connection, event_type: str, row: MemberRow) -> None:
-    """Record an `image.member.*` event in the caller's transaction."""
-    payload = event.member(row, deleted=event_type == "image.member.delete")
-    await events.emit(connection, outbox, event_type, payload, request_id=request_id.get())

@@ -14,7 +14,6 @@ from diptych_images.api.incoming import announced_size, require_octet_stream, us
 from diptych_images.api.resources import (
     Res,
     Who,
-    emit,
     refuse_anonymous,
     require_change,
     visible_image,
@@ -22,6 +21,7 @@ from diptych_images.api.resources import (
 from diptych_images.attempts import Held, in_account
 from diptych_images.db import imports
 from diptych_images.formats import Inspection
+from diptych_images.notifications import emit
 
 router = APIRouter(prefix="/v2/images/{image_id}/stage", responses=ANY_ERROR)
 

@@ -4,8 +4,9 @@ from diptych_common.errors import BadRequest, NotFound
 from fastapi import APIRouter, Depends, Request, Response
 
 from diptych_images.api.errors import ANY_ERROR
-from diptych_images.api.resources import NO_BODY, Res, Who, emit, locked_image, require_change
+from diptych_images.api.resources import NO_BODY, Res, Who, locked_image, require_change
 from diptych_images.db import images
+from diptych_images.notifications import emit
 from diptych_images.wire.image import too_many
 from diptych_images.wire.schemas import MAX_NAME
 

@@ -3,8 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
-from diptych_common import events
-from diptych_common.database import Connection, Database
+from diptych_common.database import Database
 from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
 from diptych_common.worker import JobContext
@@ -12,10 +11,7 @@ from diptych_store.ingest import BlockPool
 from diptych_store.registry import Stores
 
 from diptych_images.db.images import ImageRow
-from diptych_images.db.tables import outbox
-from diptych_images.db.tasks import TaskRow
 from diptych_images.settings import ImagesSettings
-from diptych_images.wire import event
 from diptych_images.wire.imports import ImportJob
 
 
@@ -53,26 +49,13 @@ class ImageGone(Exception):
 class Import:
     """A run of an import's job.
 
-    `image` is as it was when the run began, `request_id` that of the request for the import.
-    `landed` are the stores into which the bytes have been put.
+    `image` is as it was when the run began, `landed` are the stores into which the bytes have been
+    put.
     """
 
     order: ImportJob
     context: JobContext
     equipment: Equipment
     image: ImageRow
-    request_id: str | None
     landed: set[str] = field(default_factory=set[str])
     progress: Progress = field(default_factory=Progress)
-
-    async def emit(
-        self, connection: Connection, event_type: str, row: ImageRow, *, store: str | None = None
-    ) -> None:
-        """Record an event about the image, and a store of the import, in the transaction."""
-        payload = event.image(row) if store is None else event.imported(row, store=store)
-        await events.emit(connection, outbox, event_type, payload, request_id=self.request_id)
-
-    async def emit_task(self, connection: Connection, row: TaskRow) -> None:
-        """Record that the task has another status."""
-        kind = f"task.{row['status']}"
-        await events.emit(connection, outbox, kind, event.task(row), request_id=self.request_id)

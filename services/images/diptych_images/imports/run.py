@@ -12,22 +12,21 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Final
 
-from diptych_common import events, jobs
+from diptych_common import jobs
 from diptych_common.database import Connection
 from diptych_common.jobs import End, GiveUp, Job, JobLost
+from diptych_common.logs import request_id
 from diptych_common.worker import TROUBLE, JobContext
 
 from diptych_images import readers
 from diptych_images.db import images, imports, tasks
 from diptych_images.db.imports import Begun
 from diptych_images.db.tables import jobs as jobs_table
-from diptych_images.db.tables import outbox
-from diptych_images.db.tasks import TaskRow
 from diptych_images.imports import methods
 from diptych_images.imports.equipment import Equipment, ImageGone, Import
 from diptych_images.imports.sources import SourceFailed
 from diptych_images.imports.targets import Failures, clear, discard, in_words, lasts
-from diptych_images.wire import event
+from diptych_images.notifications import emit, emit_task
 from diptych_images.wire.imports import ImportJob
 
 log = logging.getLogger(__name__)
@@ -51,6 +50,7 @@ class StoresFailed(Exception):
 async def run(job: Job, context: JobContext, equipment: Equipment) -> None:
     """Import, or go on with an import that was begun."""
     order = ImportJob.read(job.payload)
+    request_id.set(order.request_id)
     is_last = job.max_attempts is not None and job.attempts >= job.max_attempts
     try:
         one, begun = await _begin(order, context, equipment)
@@ -78,16 +78,9 @@ async def _begin(
         if begun is None:
             raise ImageGone
         task = await tasks.change(connection, order.task_id, status="processing")
-        one = Import(
-            order=order,
-            context=context,
-            equipment=equipment,
-            image=begun.image,
-            request_id=None if task is None else task["request_id"],
-        )
         if task is not None and context.job.attempts == 1:
-            await one.emit_task(connection, task)
-    return one, begun
+            await emit_task(connection, "task.processing", task)
+    return Import(order, context, equipment, begun.image), begun
 
 
 async def _import(one: Import, begun: Begun, *, is_last: bool) -> None:
@@ -145,9 +138,9 @@ async def _finish(one: Import, failed: Collection[str], *, message: str | None) 
         )
         if ended is None:
             raise ImageGone
-        await one.emit(connection, "image.update", ended.image)
+        await emit(connection, "image.update", ended.image)
         if ended.is_activated:
-            await one.emit(connection, "image.activate", ended.image)
+            await emit(connection, "image.activate", ended.image)
         task = await tasks.change(
             connection,
             order.task_id,
@@ -157,7 +150,7 @@ async def _finish(one: Import, failed: Collection[str], *, message: str | None) 
             kept_for=_kept_for(equipment),
         )
         if task is not None:
-            await one.emit_task(connection, task)
+            await emit_task(connection, "task.success", task)
         await readers.changed(connection, equipment.stores, ended.image)
         if ended.has_bytes_to_remove:
             await remove_bytes_later(connection, order.image_id)
@@ -233,6 +226,7 @@ async def gave_up(job: Job, context: JobContext, end: End, equipment: Equipment)
     An import that need not succeed in all stores keeps those in which it did.
     """
     order = ImportJob.read(job.payload)
+    request_id.set(order.request_id)
     lease_s = equipment.settings.jobs.lease
     async with context.write() as connection:
         left = await imports.leave_attempts(
@@ -246,7 +240,6 @@ async def gave_up(job: Job, context: JobContext, end: End, equipment: Equipment)
             left += await imports.leave_landed(
                 connection, order.image_id, task_id=order.task_id, lease_s=lease_s
             )
-        task = await tasks.change(connection, order.task_id, status="processing")
     # While the import still holds the image, so that nobody meets with what is being removed.
     with suppress(TimeoutError):
         async with asyncio.timeout(_CLEARED_WITHIN_S):
@@ -256,8 +249,7 @@ async def gave_up(job: Job, context: JobContext, end: End, equipment: Equipment)
         async with context.write() as connection:
             await _fail(connection, order, _GONE, equipment)
     elif is_kept:
-        asked = None if task is None else task["request_id"]
-        one = Import(order, context, equipment, begun.image, asked)
+        one = Import(order, context, equipment, begun.image)
         missing = [name for name in order.stores if name not in begun.landed]
         message = f"{', '.join(missing)}: not stored. {reason}" if missing else None
         await _finish(one, missing, message=message)
@@ -283,10 +275,9 @@ async def _revert(context: JobContext, order: ImportJob, reason: str, equipment:
         ended = await imports.give_up(
             connection, order.image_id, task_id=order.task_id, message=message
         )
-        task = await _fail(connection, order, message if ended is not None else _GONE, equipment)
+        await _fail(connection, order, message if ended is not None else _GONE, equipment)
         if ended is None:
             return
-        asked = None if task is None else task["request_id"]
         has_bytes_to_remove = ended.has_bytes_to_remove
         event_type, row = "image.update", ended.image
         if order.remove_image:
@@ -294,14 +285,14 @@ async def _revert(context: JobContext, order: ImportJob, reason: str, equipment:
             if deleted is not None:
                 event_type, row = "image.delete", deleted
                 has_bytes_to_remove = has_bytes_to_remove or bool(deleted["locations"])
-        await events.emit(connection, outbox, event_type, event.image(row), request_id=asked)
+        await emit(connection, event_type, row)
         if has_bytes_to_remove:
             await remove_bytes_later(connection, order.image_id)
 
 
 async def _fail(
     connection: Connection, order: ImportJob, message: str, equipment: Equipment
-) -> TaskRow | None:
+) -> None:
     task = await tasks.change(
         connection,
         order.task_id,
@@ -310,10 +301,7 @@ async def _fail(
         kept_for=_kept_for(equipment),
     )
     if task is not None:
-        await events.emit(
-            connection, outbox, "task.failure", event.task(task), request_id=task["request_id"]
-        )
-    return task
+        await emit_task(connection, "task.failure", task)
 
 
 async def remove_bytes_later(connection: Connection, image_id: str) -> None:

@@ -41,6 +41,7 @@ from diptych_images.db import imports
 from diptych_images.db.imports import Bytes, Disagrees, Left
 from diptych_images.imports.equipment import ImageGone, Import
 from diptych_images.imports.sources import Source, SourceFailed
+from diptych_images.notifications import emit
 
 log = logging.getLogger(__name__)
 
@@ -289,7 +290,7 @@ async def _begun(
             if has_begun is None:
                 raise ImageGone
             if has_begun:
-                await run.emit(connection, "image.prepare", run.image, store=name)
+                await emit(connection, "image.prepare", run.image, store=name)
         if has_begun:
             held.add(target)
             targets.append(target)
@@ -386,9 +387,9 @@ async def _land(run: Import, held: HeldTogether, target: Target, accepted: Accep
         if landed is None:
             raise ImageGone
         row, is_activated = landed
-        await run.emit(connection, "image.upload", row, store=store.name)
+        await emit(connection, "image.upload", row, store=store.name)
         if is_activated:
-            await run.emit(connection, "image.activate", row)
+            await emit(connection, "image.activate", row)
         await readers.changed(connection, run.equipment.stores, row)
     held.landed(target)
     run.landed.add(store.name)

@@ -90,9 +90,9 @@ class ImportRequest:
 class ImportJob:
     """What the job of an import is told.
 
-    `stores` are the names of those to import into, at least one. `roles`, `project_id` and
-    `user_id` are the caller's. With `remove_image` the image was made for this import, and goes
-    if it fails.
+    `stores` are the names of those to import into, at least one. `roles` and `project_id` are the
+    caller's, `request_id` is the id of the request. With `remove_image` the image was made for
+    this import, and goes if it fails.
     """
 
     task_id: str
@@ -101,7 +101,7 @@ class ImportJob:
     stores: tuple[str, ...]
     roles: tuple[str, ...]
     project_id: str | None
-    user_id: str | None
+    request_id: str | None
     remove_image: bool = False
 
     def payload(self) -> dict[str, object]:
@@ -113,7 +113,7 @@ class ImportJob:
             "stores": list(self.stores),
             "roles": list(self.roles),
             "project_id": self.project_id,
-            "user_id": self.user_id,
+            "request_id": self.request_id,
             "remove_image": self.remove_image,
         }
 
@@ -127,7 +127,7 @@ class ImportJob:
             stores=tuple(payload["stores"]),
             roles=tuple(payload["roles"]),
             project_id=payload["project_id"],
-            user_id=payload["user_id"],
+            request_id=payload["request_id"],
             remove_image=payload["remove_image"],
         )
 
