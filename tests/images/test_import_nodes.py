@@ -61,8 +61,8 @@ async def site(
         for host in ("one", "two"):
             folder = tmp_path / host
             node = Daemon(configuration(empty_database, folder, **options), folder / "log")
-            node.start()
             stack.callback(node.stop)
+            node.start()
             nodes[host] = node
         yield Site(
             nodes["one"], nodes["two"], images, backends.get("os_glance_staging_store", images)
