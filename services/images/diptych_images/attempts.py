@@ -208,9 +208,9 @@ class Held:
     """
 
     def __init__(self, db: Database, store: Store, attempt: Attempt, *, lease_s: float) -> None:
-        self._target = Target(store, attempt)
+        self.target = Target(store, attempt)
         self._held = HeldTogether(db, lease_s=lease_s)
-        self._held.add(self._target)
+        self._held.add(self.target)
 
     async def __aenter__(self) -> Self:
         return self
@@ -221,7 +221,7 @@ class Held:
 
     async def publish(self) -> str:
         """Make the bytes the object of the attempt, if it is still ours; its location."""
-        return await self._held.while_held(self._held.publish(self._target))
+        return await self._held.while_held(self._held.publish(self.target))
 
     async def __aexit__(
         self,

@@ -9,14 +9,11 @@ from uuid import uuid4
 
 from diptych_common.errors import (
     BadRequest,
-    Conflict,
     Forbidden,
     Gone,
-    TooLarge,
 )
 from diptych_common.ranges import has_current, requested_part
 from diptych_common.responses import BlobResponse
-from diptych_store.digests import Digests
 from diptych_store.errors import (
     BadLocation,
     RangeOutside,
@@ -25,7 +22,6 @@ from diptych_store.errors import (
     Unreachable,
 )
 from diptych_store.errors import NotFound as NoObject
-from diptych_store.ingest import ingest
 from diptych_store.protocol import Attempt, ByteRange, Reading, Store
 from fastapi import APIRouter, Request, Response
 
@@ -34,7 +30,9 @@ from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.incoming import (
     announced_size,
     named_store,
+    received,
     require_octet_stream,
+    require_room,
     user_token,
 )
 from diptych_images.api.resources import (
@@ -51,7 +49,7 @@ from diptych_images.api.resources import (
 from diptych_images.attempts import Held, in_account, told_beside
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
-from diptych_images.formats import Inspection, judge
+from diptych_images.formats import judge
 from diptych_images.notifications import emit
 
 router = APIRouter(prefix="/v2/images/{image_id}/file", responses=ANY_ERROR)
@@ -75,14 +73,10 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
     require_octet_stream(request)
     size = announced_size(request)
     store = in_account(_chosen_store(request, res), who.project_id, token=user_token(request))
-    settings = res.settings.default
     async with res.db.read() as connection:
         row = await visible_image(connection, image_id, res, who)
     require_change(res, "upload_image", who, row)
-    if row["status"] != "queued":
-        raise Conflict(f"Image {image_id} is {row['status']}; only queued images take data.")
-    if size is not None and size > settings.image_size_cap:
-        raise TooLarge(f"An image can have {settings.image_size_cap} bytes.")
+    require_room(row, size, res)
 
     attempt = Attempt(key=row["id"], token=str(uuid4()))
     lease_s = res.settings.jobs.lease
@@ -106,27 +100,14 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
         await emit(connection, "image.update", saving)
 
     async with Held(res.db, store, attempt, lease_s=lease_s) as held:
-        inspection = Inspection()
-        with res.metrics.transferring("in"):
-            stored = await held.while_held(
-                ingest(
-                    request.stream(),
-                    store,
-                    attempt,
-                    size=size,
-                    limit=settings.image_size_cap,
-                    digests=Digests(("md5", settings.hashing_algorithm)),
-                    observers=[inspection],
-                    pool=res.blocks,
-                )
-            )
-        res.metrics.store_bytes.labels(store.name, "in").inc(stored.size)
+        stored, findings = await received(request, res, held, size=size)
         virtual_size = judge(
-            inspection.findings(),
+            findings,
             disk_format=disk_format,
             container_format=container_format,
             rules=res.settings.image_format,
         )
+        algorithm = res.settings.default.hashing_algorithm
         location = await held.publish()
         async with res.db.write() as connection:
             active = await images.finish_upload(
@@ -138,8 +119,8 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
                 size=stored.size,
                 virtual_size=virtual_size,
                 checksum=stored.digests["md5"],
-                os_hash_algo=settings.hashing_algorithm,
-                os_hash_value=stored.digests[settings.hashing_algorithm],
+                os_hash_algo=algorithm,
+                os_hash_value=stored.digests[algorithm],
             )
             if active is None:
                 raise Gone(f"Image {image_id} was deleted while its data was uploaded.")

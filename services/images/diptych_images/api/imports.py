@@ -28,7 +28,7 @@ from diptych_images.api.resources import (
 )
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow, Status
-from diptych_images.db.imports import IMPORTING
+from diptych_images.db.imports import IMPORTING, names_of
 from diptych_images.imports.web import check_uri
 from diptych_images.wire import imports as wire
 from diptych_images.wire.image import check_quotas
@@ -164,7 +164,7 @@ def _cannot_begin(
 
     400 for a copy to where it is being copied already: Nova then waits for that copy to end.
     """
-    busy = (row["properties"].get(IMPORTING) or "").split(",")
+    busy = names_of(row, IMPORTING)
     if asked.method == "copy-image" and not asked.all_stores:
         for name in asked.stores or (header or res.stores.default.name,):
             if name in busy:

@@ -1,9 +1,16 @@
-"""What requests that bring bytes have in common: how they announce them, and on whose behalf."""
+"""What requests that bring bytes have in common: how they announce them, and how they are taken."""
 
 from urllib.parse import unquote
 
-from diptych_common.errors import BadRequest, UnsupportedMediaType
+from diptych_common.errors import BadRequest, Conflict, TooLarge, UnsupportedMediaType
+from diptych_store.digests import Digests
+from diptych_store.ingest import Ingested, ingest
 from fastapi import Request
+
+from diptych_images.api.resources import Resources
+from diptych_images.attempts import Held
+from diptych_images.db.images import ImageRow
+from diptych_images.formats import Findings, Inspection
 
 _MANY_DIGITS = 30
 
@@ -46,3 +53,39 @@ def announced_size(request: Request) -> int | None:
             f"x-openstack-image-size announces {announced} bytes, Content-Length {length}."
         )
     return int(announced)
+
+
+def require_room(row: ImageRow, size: int | None, res: Resources) -> None:
+    """Raise Conflict unless the image takes data, TooLarge for more than an image can have."""
+    if row["status"] != "queued":
+        raise Conflict(f"Image {row['id']} is {row['status']}; only queued images take data.")
+    limit = res.settings.default.image_size_cap
+    if size is not None and size > limit:
+        raise TooLarge(f"An image can have {limit} bytes.")
+
+
+async def received(
+    request: Request, res: Resources, held: Held, *, size: int | None
+) -> tuple[Ingested, Findings]:
+    """Write the body into the attempt's place, where it waits to be published.
+
+    `size` is what was announced. Raises as `ingest`, and Gone if the attempt is lost.
+    """
+    settings = res.settings.default
+    store = held.target.store
+    inspection = Inspection()
+    with res.metrics.transferring("in"):
+        stored = await held.while_held(
+            ingest(
+                request.stream(),
+                store,
+                held.target.attempt,
+                size=size,
+                limit=settings.image_size_cap,
+                digests=Digests(("md5", settings.hashing_algorithm)),
+                observers=[inspection],
+                pool=res.blocks,
+            )
+        )
+    res.metrics.store_bytes.labels(store.name, "in").inc(stored.size)
+    return stored, inspection.findings()

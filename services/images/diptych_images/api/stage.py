@@ -3,14 +3,18 @@
 from typing import Any
 from uuid import uuid4
 
-from diptych_common.errors import Conflict, Gone, NotFound, TooLarge
-from diptych_store.digests import Digests
-from diptych_store.ingest import ingest
+from diptych_common.errors import Conflict, Gone, NotFound
 from diptych_store.protocol import Attempt
 from fastapi import APIRouter, Request, Response
 
 from diptych_images.api.errors import ANY_ERROR
-from diptych_images.api.incoming import announced_size, require_octet_stream, user_token
+from diptych_images.api.incoming import (
+    announced_size,
+    received,
+    require_octet_stream,
+    require_room,
+    user_token,
+)
 from diptych_images.api.resources import (
     Res,
     Who,
@@ -20,7 +24,6 @@ from diptych_images.api.resources import (
 )
 from diptych_images.attempts import Held, in_account
 from diptych_images.db import imports
-from diptych_images.formats import Inspection
 from diptych_images.notifications import emit
 
 router = APIRouter(prefix="/v2/images/{image_id}/stage", responses=ANY_ERROR)
@@ -49,14 +52,10 @@ async def stage(image_id: str, request: Request, res: Res, who: Who) -> Response
     require_octet_stream(request)
     size = announced_size(request)
     store = in_account(res.stores.staging, who.project_id, token=user_token(request))
-    settings = res.settings.default
     async with res.db.read() as connection:
         row = await visible_image(connection, image_id, res, who)
     require_change(res, "modify_image", who, row)
-    if row["status"] != "queued":
-        raise Conflict(f"Image {image_id} is {row['status']}; only queued images take data.")
-    if size is not None and size > settings.image_size_cap:
-        raise TooLarge(f"An image can have {settings.image_size_cap} bytes.")
+    require_room(row, size, res)
 
     token = str(uuid4())
     attempt = Attempt(key=imports.staged_key(row["id"], token), token=token)
@@ -75,21 +74,7 @@ async def stage(image_id: str, request: Request, res: Res, who: Who) -> Response
         await emit(connection, "image.update", uploading)
 
     async with Held(res.db, store, attempt, lease_s=lease_s) as held:
-        inspection = Inspection()
-        with res.metrics.transferring("in"):
-            stored = await held.while_held(
-                ingest(
-                    request.stream(),
-                    store,
-                    attempt,
-                    size=size,
-                    limit=settings.image_size_cap,
-                    digests=Digests(("md5", settings.hashing_algorithm)),
-                    observers=[inspection],
-                    pool=res.blocks,
-                )
-            )
-        res.metrics.store_bytes.labels(store.name, "in").inc(stored.size)
+        stored, findings = await received(request, res, held, size=size)
         location = await held.publish()
         async with res.db.write() as connection:
             staged = await imports.finish_stage(
@@ -101,7 +86,7 @@ async def stage(image_id: str, request: Request, res: Res, who: Who) -> Response
                 staged={
                     "size": stored.size,
                     "digests": dict(stored.digests),
-                    "findings": inspection.findings().document(),
+                    "findings": findings.document(),
                 },
             )
             if staged is None:

@@ -92,6 +92,11 @@ class Ended:
     has_bytes_to_remove: bool
 
 
+def names_of(row: ImageRow, key: str) -> set[str]:
+    """The stores in one of the lists that clients poll."""
+    return {name for name in (row["properties"].get(key) or "").split(",") if name}
+
+
 def staged_key(image_id: str, token: str) -> str:
     """What the staged object of an attempt is named: never as another try's, nor as the image."""
     return f"{image_id}-{token}"
@@ -540,7 +545,7 @@ async def give_up(
     row = await _held(connection, image_id, task_id)
     if row is None:
         return None
-    unreached = _names(row, IMPORTING)
+    unreached = names_of(row, IMPORTING)
     changed: dict[str, object] = {
         "import_task": None,
         "properties": {
@@ -599,11 +604,7 @@ def _activated(changed: Mapping[str, object], activate: Mapping[str, object]) ->
     return {**activate, "status": "active", "properties": properties}
 
 
-def _names(row: ImageRow, key: str) -> set[str]:
-    return {name for name in (row["properties"].get(key) or "").split(",") if name}
-
-
 def _merged(
     row: ImageRow, key: str, *, add: Collection[str] = (), remove: Collection[str] = ()
 ) -> str:
-    return ",".join(sorted((_names(row, key) | {*add}) - {*remove}))
+    return ",".join(sorted((names_of(row, key) | {*add}) - {*remove}))

@@ -1,6 +1,7 @@
 """The payloads of notifications, as Glance's consumers (Ceilometer, billing) read them."""
 
 from diptych_images.db.images import ImageRow
+from diptych_images.db.imports import FAILED, IMPORTING, names_of
 from diptych_images.db.members import MemberRow
 from diptych_images.db.tasks import TaskRow
 from diptych_images.wire.image import timestamp
@@ -38,13 +39,8 @@ def image(row: ImageRow) -> dict[str, object]:
 
 def imported(row: ImageRow, *, store: str) -> dict[str, object]:
     """The payload of an event about an image and one of the stores that it is imported into."""
-    lists = ("os_glance_importing_to_stores", "os_glance_failed_import")
-    names = {name: (row["properties"].get(name) or "").split(",") for name in lists}
-    return {
-        **image(row),
-        **{name: [one for one in listed if one] for name, listed in names.items()},
-        "backend": store,
-    }
+    lists = {name: sorted(names_of(row, name)) for name in (IMPORTING, FAILED)}
+    return {**image(row), **lists, "backend": store}
 
 
 def task(row: TaskRow) -> dict[str, object]:

@@ -9,6 +9,7 @@ from diptych_common.errors import BadRequest, Forbidden, TooLarge
 from diptych_store.locations import without_credentials
 
 from diptych_images.db.images import ImageRow, LocationRow, is_uuid
+from diptych_images.db.imports import MESSAGE
 from diptych_images.wire.schemas import ImageSchema
 
 # Names that a client can never set. Source: images API, as Glance 33.0 refuses them.
@@ -34,8 +35,6 @@ BASE_PROPERTIES = frozenset(
 
 # Bookkeeping of a Glance that this database may have come from; never shown.
 _HIDDEN = ("os_glance_hash_op_host", "os_glance_stage_host")
-# Says more than strangers need to know, of an address that only the owner knew perhaps.
-_FOR_OWNERS = "os_glance_import_message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +193,8 @@ def document(
     shown: dict[str, object] = {
         name: "" if value is None and name not in nullable else value
         for name, value in row["properties"].items()
-        if name not in _HIDDEN and (name != _FOR_OWNERS or is_owner or is_admin)
+        # A reason says more than strangers need to know: of an address that is secret, perhaps.
+        if name not in _HIDDEN and (name != MESSAGE or is_owner or is_admin)
     }
     if row["import_task"] is not None:
         shown["os_glance_import_task"] = row["import_task"]
