@@ -157,7 +157,7 @@ class Killing:
         return victim.steps
 
     async def kill(
-        self, slot: Slot, operation: Operation, at: int, *, then: int | None = None
+        self, slot: Slot, operation: Operation, at: int | str, *, then: int | None = None
     ) -> Kill | None:
         """Kill the service at a step of the operation, and see to it that all comes right.
 
@@ -167,9 +167,9 @@ class Killing:
         slot = slot.having(operation.options)
         case, victim, answered = await self._act(slot, operation, at)
         since = time.monotonic()
-        if len(victim.steps) <= at:
+        if len(victim.steps) <= at if isinstance(at, int) else at not in victim.steps:
             return None
-        where = victim.steps[at]
+        where = victim.steps[-1]
         begun = operation.has_task and await self._has_task(slot)
         await slot.unpark()
         try:
@@ -267,7 +267,7 @@ class Killing:
             await victim.kill()
 
     async def _act(
-        self, slot: Slot, operation: Operation, at: int | None
+        self, slot: Slot, operation: Operation, at: int | str | None
     ) -> tuple[Case, Victim, bool]:
         """Have a victim do it; whether it said so. It is dead in the end in any case."""
         case = await self._prepare(slot, operation)
@@ -287,10 +287,9 @@ class Killing:
 
     async def _prepare(self, slot: Slot, operation: Operation) -> Case:
         await slot.clear()
-        case = Case(slot, DATA, operation.given(DATA), operation.disk_format)
+        case = Case(slot, DATA, operation.given(DATA), self.source, operation.disk_format)
         if not operation.slow_source:
             case.gate.set()
-        self.source.add(case)
         async with serving(slot, worker=False) as http:
             await operation.prepare(case, http)
         await slot.park()

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import random
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -47,47 +49,58 @@ def active(*stores: str) -> State:
 class Case:
     """One image: what is to be its data, and what is given for them.
 
-    `source` is where a web server gives it, half of it until `gate` is set; `asked` is set when
+    A source has that under `key`, and gives half of it until `gate` is set; `asked` is set when
     somebody has got so far.
     """
 
     slot: Slot
     data: bytes
     given: bytes
+    source: "Source"
     disk_format: str = "raw"
     image: str = ""
-    source: str = ""
+    key: str = field(default_factory=lambda: str(uuid4()))
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.source.cases[self.key] = self
 
     @property
     def path(self) -> str:
         return f"/v2/images/{self.image}"
 
 
+@dataclass
 class Source:
-    """A web server with the data of cases."""
+    """A web server with what is given in cases: as files, as images, and as objects of Swift.
 
-    def __init__(self) -> None:
-        self._cases: dict[str, Case] = {}
-        self._url = ""
+    Who has `token` finds it as the image service of `region`, and as the object store.
+    """
+
+    url: str
+    cases: dict[str, Case] = field(default_factory=dict[str, Case])
+    token: str = ""
+    region: str = ""
 
     @classmethod
     @asynccontextmanager
     async def open(cls) -> AsyncGenerator["Source"]:
-        source = cls()
-        async with web.serving(source._answer) as server:
-            source._url = server.url
+        async def answer(asked: web.Asked, writer: asyncio.StreamWriter) -> None:
+            await source._answer(asked, writer)
+
+        async with web.serving(answer) as server:
+            source = cls(server.url)
             yield source
 
-    def add(self, case: Case) -> None:
-        """Have the data of this case."""
-        target = f"/{len(self._cases)}"
-        self._cases[target] = case
-        case.source = f"{self._url}{target}"
-
     async def _answer(self, asked: web.Asked, writer: asyncio.StreamWriter) -> None:
-        case = self._cases[asked.target]
+        [key] = {*asked.target.split("/")} & self.cases.keys()
+        case = self.cases[key]
+        if asked.target.endswith(f"/images/{key}"):
+            document = {"status": "active", "disk_format": case.disk_format}
+            document |= {"container_format": "bare", "size": len(case.given)}
+            await web.answer(json.dumps(document).encode())(asked, writer)
+            return
         half = len(case.given) // 2
         writer.write(web.head(200, content_length=len(case.given)) + case.given[:half])
         await writer.drain()
@@ -95,6 +108,20 @@ class Source:
         await case.gate.wait()
         writer.write(case.given[half:])
         await writer.drain()
+
+
+def where(method: str, case: Case) -> dict[str, str]:
+    """Where a method finds what a source gives."""
+    source = case.source
+    match method:
+        case "web-download":
+            return {"uri": f"{source.url}/{case.key}"}
+        case "glance-download":
+            return {"glance_region": source.region, "glance_image_id": case.key}
+        case "swift-local":
+            return {"swift-location": f"box/{case.key}"}
+        case _:
+            return {}
 
 
 Act = Callable[[Case, httpx.AsyncClient], Coroutine[Any, Any, httpx.Response]]
@@ -165,10 +192,11 @@ async def delete_meanwhile(case: Case, http: httpx.AsyncClient) -> httpx.Respons
 
 def begin_import(method: str, *stores: str) -> Act:
     async def act(case: Case, http: httpx.AsyncClient) -> httpx.Response:
-        how = {"name": method} | ({"uri": case.source} if method == "web-download" else {})
-        body = {"method": how, "stores": list(stores)}
-        who = ADMIN if method == "copy-image" else ALICE
-        return await http.post(f"{case.path}/import", json=body, headers=who)
+        body = {"method": {"name": method, **where(method, case)}, "stores": list(stores)}
+        headers = ADMIN if method == "copy-image" else ALICE
+        if case.source.token:
+            headers = {**headers, "X-Auth-Token": case.source.token}
+        return await http.post(f"{case.path}/import", json=body, headers=headers)
 
     return act
 

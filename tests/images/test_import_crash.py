@@ -8,18 +8,34 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from cryptography.fernet import Fernet
+from dev.keystone import Keystone
 from dev.seaweedfs import Seaweedfs
 
 from tests import databases, servers
 from tests.images.import_crashes import Forge, Killing
-from tests.images.operations import OPERATIONS, Operation, Source
+from tests.images.operations import (
+    OPERATIONS,
+    QUEUED,
+    THREE,
+    Operation,
+    Source,
+    active,
+    begin_import,
+    make_queued,
+)
 from tests.images.slots import STAGING, Slot, slot
 from tests.images.stores import Bucket
+from tests.images.test_remote_sources import by_keystone, make_region
 from tests.kills import Kill, record
 
-SLOTS = 6
+# More would only wait for the processor, and lose leases by that.
+SLOTS = 4
 KILLS = 4
-FIRST_DEATHS = 3
+# What is not killed at all of its steps.
+OF_OTHER_SERVICES = 2
+OF_S3 = 5
+FIRST_DEATHS, SECOND_DEATHS = 2, 10
 T = TypeVar("T")
 
 
@@ -101,8 +117,9 @@ async def kill_at(
 
 
 def spread(count: int, steps: Sequence[str]) -> list[int]:
-    """So many steps, the first and the last among them."""
-    return [round((len(steps) - 1) / (count - 1) * number) for number in range(count)]
+    """So many steps, the first and the last among them; all, if there are fewer."""
+    count = min(count, len(steps))
+    return [round((len(steps) - 1) / max(1, count - 1) * number) for number in range(count)]
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -126,12 +143,45 @@ async def test_nothing_tells_of_a_death_wherever_it_was(
 
 @pytest.mark.crash
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_nothing_tells_of_a_death_wherever_it_was_with_s3(
+async def test_nothing_tells_of_a_death_with_s3(
     killing: Killing, s3_slots: list[Slot], request: pytest.FixtureRequest, name: str
 ) -> None:
     operation = replace(OPERATIONS[name], name=f"{name}, S3")
     steps = await killing.count(s3_slots[0], operation)
-    record(request, await kill_at(killing, s3_slots, operation, range(len(steps))))
+    record(request, await kill_at(killing, s3_slots, operation, range(0, len(steps), OF_S3)))
+
+
+@pytest.mark.crash
+@pytest.mark.usefixtures("swift")  # whose object store the catalog has
+@pytest.mark.parametrize("method", ["glance-download", "swift-local"])
+async def test_nothing_tells_of_a_death_while_another_service_is_asked(
+    killing: Killing,
+    slots: list[Slot],
+    keystone: Keystone,
+    request: pytest.FixtureRequest,
+    method: str,
+) -> None:
+    source = killing.source
+    source.token = keystone.token("demo", "demo")
+    source.region = make_region(keystone, "image", public=source.url)
+    operation = Operation(
+        f"{method} to three stores",
+        make_queued,
+        begin_import(method, *THREE),
+        QUEUED,
+        active(*THREE),
+        options={
+            **by_keystone(keystone),
+            "PASTE_DEPLOY__FLAVOR": "trusted",
+            "KEYSTONE_AUTHTOKEN__REGION_NAME": make_region(
+                keystone, "object-store", public=source.url
+            ),
+            "JOBS__SECRET_KEYS": Fernet.generate_key().decode(),
+            "DEFAULT__ENABLED_IMPORT_METHODS": method,
+        },
+    )
+    steps = range(0, len(await killing.count(slots[0], operation)), OF_OTHER_SERVICES)
+    record(request, await kill_at(killing, slots, operation, steps))
 
 
 @pytest.mark.crash
@@ -145,7 +195,7 @@ async def test_nothing_tells_of_two_deaths(
     orders: list[tuple[int, int]] = []
     for first in spread(FIRST_DEATHS + 2, await killing.count(slots[0], operation))[1:-1]:
         inherited = await killing.count_inherited(slots[0], operation, first)
-        orders += [(first, second) for second in range(len(inherited))]
+        orders += [(first, second) for second in spread(SECOND_DEATHS, inherited)]
 
     async def kill(slot: Slot, deaths: tuple[int, int]) -> None:
         first, second = deaths

@@ -85,8 +85,7 @@ async def test_postgresql_killed_during_an_import(
     await migrations.upgrade(url, "diptych_images.migrations")
     # So long that the worker learns of the database by itself, not by the end of its lease.
     async with slot(url, tmp_path / "slot", JOBS__LEASE="20") as here:
-        case = Case(here, DATA, DATA)
-        source.add(case)
+        case = Case(here, DATA, DATA, source)
         service = await forge.fork(here, None)
         try:
             async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
@@ -124,8 +123,7 @@ async def test_store_killed_during_an_import(
     await migrations.upgrade(empty_database, "diptych_images.migrations")
     buckets = {"cheap": Bucket(own_s3)}
     async with slot(empty_database, tmp_path / "slot", buckets=buckets) as here:
-        case = Case(here, DATA, DATA)
-        source.add(case)
+        case = Case(here, DATA, DATA, source)
         service = await forge.fork(here, None)
         try:
             async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
@@ -176,8 +174,7 @@ async def test_two_imports_at_once(here: Slot, forge: Forge, source: Source) -> 
             httpx.AsyncClient(base_url=services[0].url, timeout=60) as one,
             httpx.AsyncClient(base_url=services[1].url, timeout=60) as other,
         ):
-            new, copied = Case(here, DATA, DATA), Case(here, DATA, DATA)
-            source.add(new)
+            new, copied = (Case(here, DATA, DATA, source) for _ in range(2))
             new.gate.set()
             await make_queued(new, one)
             await make_active(copied, one)
