@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.images.rows import OWNER, make_active, make_image, open_database
 
 FOUND = Bytes(3, 3, "c" * 32, "sha512", "d" * 128)
-STAGED = {"size": 3, "digests": {}, "findings": {}}
+STAGED = {"digests": {}, "findings": {}}
 
 
 @pytest.fixture

@@ -84,7 +84,6 @@ async def stage(image_id: str, request: Request, res: Res, who: Who) -> Response
                 url=location,
                 size=stored.size,
                 staged={
-                    "size": stored.size,
                     "digests": dict(stored.digests),
                     "findings": findings.document(),
                 },

@@ -195,7 +195,7 @@ async def finish_stage(
 ) -> ImageRow | None:
     """Keep what was staged at `url` until it is imported; the image stays `uploading`.
 
-    `staged` has the size, digests and findings. None if the image is deleted or the attempt is
+    `staged` has the digests and findings. None if the image is deleted or the attempt is
     the reaper's by now: then the caller's transaction must change nothing.
     """
     landed = await connection.execute(

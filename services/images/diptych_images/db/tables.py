@@ -174,7 +174,7 @@ image_locations = Table(
     Column("key", Text),
     # The import that made the row, NULL for uploads and staged data.
     Column("import_task", Uuid(as_uuid=False)),
-    # What was found out about staged bytes on their way in: size, digests, format. Of what an
+    # What was found out about staged bytes on their way in: digests, format. Of what an
     # import has put there: the columns that its image gets when it becomes active.
     Column("staged", JSONB),
     # For whom an attempt writes: in some stores its place is in the account of that project.

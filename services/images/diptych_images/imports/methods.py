@@ -65,23 +65,13 @@ async def from_staging(run: Import, staged: Staged | None, names: Collection[str
                 await _fetched(run, origin, scratch)
                 draft = Draft(
                     path=folder / run.order.image_id,
-                    size=staged.about["size"],
+                    size=findings.size,
                     disk_format=disk_format,
                     container_format=container_format,
                     findings=findings,
                 )
                 return await _transformed(run, draft, folder, scratch, names)
-        algorithm = _algorithm(run, digests)
-        known = Accepted(
-            Bytes(
-                size=staged.about["size"],
-                virtual_size=_judged(run, findings, disk_format, container_format),
-                checksum=digests.get("md5"),
-                os_hash_algo=algorithm,
-                os_hash_value=digests[algorithm],
-            ),
-            _becomes(run, disk_format, container_format),
-        )
+        known = _accepted(run, findings.size, digests, findings, disk_format, container_format)
         return await from_object(
             run,
             names,
@@ -240,29 +230,19 @@ async def _from_source(
                 findings=findings,
             )
             return await _transformed(run, draft, folder, scratch, names, properties)
-    algorithm = _algorithm(run)
 
     def accept(size: int, digests: Mapping[str, str]) -> Accepted:
         _require(expected, digests)
         findings = inspection.findings()
         becomes = disk_format or likeliest(findings, settings.image_format)
-        return Accepted(
-            Bytes(
-                size=size,
-                virtual_size=_judged(run, findings, becomes, container_format),
-                checksum=digests["md5"],
-                os_hash_algo=algorithm,
-                os_hash_value=digests[algorithm],
-            ),
-            _becomes(run, becomes, container_format, properties),
-        )
+        return _accepted(run, size, digests, findings, becomes, container_format, properties)
 
     return await from_stream(
         run,
         names,
         source,
         accept=accept,
-        digests=Digests(("md5", algorithm, *expected)),
+        digests=Digests(("md5", _algorithm(run), *expected)),
         observers=[inspection],
         limit=settings.default.image_size_cap,
     )
@@ -350,19 +330,16 @@ async def _transformed(
     """Take the image through the plug-ins and put what they make of it into the stores."""
     settings = run.equipment.settings
     draft = await plugins.transform(draft, folder, settings, limit=settings.default.image_size_cap)
-    algorithm = _algorithm(run)
-    virtual_size = _judged(run, draft.findings, draft.disk_format, draft.container_format)
 
     def accept(size: int, digests: Mapping[str, str]) -> Accepted:
-        return Accepted(
-            Bytes(
-                size=size,
-                virtual_size=virtual_size,
-                checksum=digests["md5"],
-                os_hash_algo=algorithm,
-                os_hash_value=digests[algorithm],
-            ),
-            _becomes(run, draft.disk_format, draft.container_format, properties),
+        return _accepted(
+            run,
+            size,
+            digests,
+            draft.findings,
+            draft.disk_format,
+            draft.container_format,
+            properties,
         )
 
     return await from_object(
@@ -371,7 +348,7 @@ async def _transformed(
         Origin(scratch, f"file://{draft.path}", "The scratch folder", temporary=True),
         known=None,
         accept=accept,
-        digests=Digests(("md5", algorithm)),
+        digests=Digests(("md5", _algorithm(run))),
     )
 
 
@@ -394,26 +371,49 @@ def _declared_if_known(run: Import) -> tuple[str | None, str]:
     return _declared(row)
 
 
-def _judged(run: Import, findings: Findings, disk_format: str, container_format: str) -> int | None:
-    """The virtual size; raises GiveUp with the words of the verdict."""
+def _algorithm(run: Import) -> str:
+    """The algorithm of `os_hash_algo`: the image's, if it has run already."""
+    return run.image["os_hash_algo"] or run.equipment.settings.default.hashing_algorithm
+
+
+def _accepted(
+    run: Import,
+    size: int,
+    digests: Mapping[str, str],
+    findings: Findings,
+    disk_format: str,
+    container_format: str,
+    properties: Mapping[str, str] | None = None,
+) -> Accepted:
+    """What the image becomes with these bytes; raises GiveUp with the words of the verdict."""
+    settings = run.equipment.settings
     try:
-        return judge(
+        virtual_size = judge(
             findings,
             disk_format=disk_format,
             container_format=container_format,
-            rules=run.equipment.settings.image_format,
+            rules=settings.image_format,
         )
     except UnsupportedMediaType as error:
         raise GiveUp(error.message) from error
-
-
-def _algorithm(run: Import, among: Collection[str] | None = None) -> str:
-    """The algorithm of `os_hash_algo`: the image's, if it has run already."""
-    algorithm = run.image["os_hash_algo"] or run.equipment.settings.default.hashing_algorithm
-    if among is None or algorithm in among:
-        return algorithm
-    # The setting was another when the data was staged.
-    return next(name for name in among if name != "md5")
+    algorithm = _algorithm(run)
+    if algorithm not in digests:
+        # The setting was another when the data was staged.
+        algorithm = next(name for name in digests if name != "md5")
+    return Accepted(
+        Bytes(
+            size=size,
+            virtual_size=virtual_size,
+            checksum=digests["md5"],
+            os_hash_algo=algorithm,
+            os_hash_value=digests[algorithm],
+        ),
+        {
+            "disk_format": disk_format,
+            "container_format": container_format,
+            "properties": {**(properties or {}), **plugins.injected(settings, run.order.roles)},
+        },
+    )
 
 
 def _require(expected: Mapping[str, str], digests: Mapping[str, str]) -> None:
@@ -433,19 +433,3 @@ def _same(
     if size != known.bytes.size or any(digests[name] != expected[name] for name in expected):
         raise OriginGone(message)
     return known
-
-
-def _becomes(
-    run: Import,
-    disk_format: str,
-    container_format: str,
-    properties: Mapping[str, str] | None = None,
-) -> dict[str, object]:
-    return {
-        "disk_format": disk_format,
-        "container_format": container_format,
-        "properties": {
-            **(properties or {}),
-            **plugins.injected(run.equipment.settings, run.order.roles),
-        },
-    }
