@@ -210,6 +210,13 @@ def test_headers_that_vouch_for_nobody_are_nobody(headers: list[tuple[str, str]]
     assert trusted_headers(scope_with(headers)) is None
 
 
+@pytest.mark.parametrize("name", ["x-user-id", "x-project-id"])
+def test_an_id_is_as_long_as_columns_hold(name: str) -> None:
+    assert trusted_headers(scope_with([(name, "i" * 255)])) is not None
+    with pytest.raises(Unauthorized):
+        trusted_headers(scope_with([(name, "i" * 256)]))
+
+
 def test_a_trusted_header_that_comes_twice_is_refused() -> None:
     with pytest.raises(Unauthorized):
         trusted_headers(scope_with([("x-roles", "member"), ("X-Roles", "admin")]))

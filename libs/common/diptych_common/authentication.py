@@ -92,6 +92,9 @@ async def administrator(_scope: Scope) -> Identity:
     return _ADMINISTRATOR
 
 
+# What the columns of owners and users hold.
+_LONGEST_ID: Final = 255
+
 _ADMINISTRATOR: Final = Identity(
     roles=frozenset({"admin", "manager", "member", "reader", "service"})
 )
@@ -126,16 +129,17 @@ def trusted_headers(scope: Scope) -> Identity | None:
     """The identity that the headers of a request claim, None if they claim none.
 
     The names are those that keystonemiddleware sets for the application behind it. Unauthorized if
-    one comes twice: a proxy that adds its own must drop the client's.
+    one comes twice (a proxy that adds its own must drop the client's), and for an id that no
+    service could write down.
     """
     headers = read_headers(scope)
     if headers.one("x-identity-status") not in (None, "Confirmed"):
         return None
     who = Identity(
-        user_id=headers.one("x-user-id"),
+        user_id=_id(headers, "x-user-id"),
         user_name=headers.one("x-user-name"),
         user_domain_id=headers.one("x-user-domain-id"),
-        project_id=headers.one("x-project-id"),
+        project_id=_id(headers, "x-project-id"),
         project_name=headers.one("x-project-name"),
         project_domain_id=headers.one("x-project-domain-id"),
         domain_id=headers.one("x-domain-id"),
@@ -146,6 +150,13 @@ def trusted_headers(scope: Scope) -> Identity | None:
         system_scope=headers.one("openstack-system-scope"),
     )
     return None if who.is_anonymous else who
+
+
+def _id(headers: "Headers", name: str) -> str | None:
+    value = headers.one(name)
+    if value is not None and len(value) > _LONGEST_ID:
+        raise Unauthorized(f"The header {name} has more than {_LONGEST_ID} characters.")
+    return value
 
 
 def _is_loopback(host: str) -> bool:
