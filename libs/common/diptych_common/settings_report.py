@@ -108,7 +108,7 @@ def _sections(
     """Name, summary and options of each section."""
     for name, field in model.model_fields.items():
         group = cast("type[BaseModel]", field.annotation)
-        _, _, summary = (group.__doc__ or "").partition(": ")
+        _, _, summary = " ".join((group.__doc__ or "").split()).partition(": ")
         section = "DEFAULT" if name == "default" else name
         yield section, summary[:1].upper() + summary[1:], list(group.model_fields.items())
 
