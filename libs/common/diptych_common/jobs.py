@@ -88,6 +88,13 @@ class GiveUp(Exception):
     """
 
 
+class TryAgain(Exception):
+    """Raised by a handler for a reason that may pass, and that is no fault of the service.
+
+    The job is tried again as after any other exception, and the log has no traceback.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """Why a job will not succeed: refused (it gave up), failed, or its workers died, each time it

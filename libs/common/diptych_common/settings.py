@@ -442,7 +442,9 @@ class Jobs(BaseModel):
         secret=True,
         expected="keys as `jobs key` prints them, separated by commas",
     )
-    concurrency: int = option(4, "Jobs that a process runs at a time.", ge=1)
+    concurrency: int = option(
+        16, "Jobs that a process runs at a time; imports are at most half of them.", ge=1
+    )
     poll_interval: float = option(
         5.0, "Seconds between looks at the queue when the database does not call.", gt=0
     )

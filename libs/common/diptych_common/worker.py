@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych_common import jobs
 from diptych_common.database import Database
 from diptych_common.errors import ServiceUnavailable
-from diptych_common.jobs import End, GiveUp, Job, JobLost
+from diptych_common.jobs import End, GiveUp, Job, JobLost, TryAgain
 from diptych_common.sealing import Sealed
 
 log = logging.getLogger(__name__)
@@ -302,11 +302,14 @@ class Worker:
             log.warning("Job %s (%s) gave up: %s", job.id, job.kind, refusal)
             return _CANCELLED if _taken_back(held) else End("refused", str(refusal))
         except Exception as error:
-            log.exception("Job %s (%s), attempt %s, failed.", job.id, job.kind, job.attempts)
+            words = f"{type(error).__name__}: {error}"
+            if isinstance(error, TryAgain):
+                log.warning("Job %s (%s), attempt %s: %s", job.id, job.kind, job.attempts, error)
+            else:
+                log.exception("Job %s (%s), attempt %s, failed.", job.id, job.kind, job.attempts)
             if _taken_back(held):
                 # Its clean-up failed; what that left is for `gave_up`.
                 return _CANCELLED
-            words = f"{type(error).__name__}: {error}"
             if job.max_attempts is not None and job.attempts >= job.max_attempts:
                 return End("failed", words)
             await self._settle(held, self._put_back(job, words))

@@ -133,6 +133,7 @@ async def remote_image(
             for name, value in (image.model_extra or {}).items()
             if name.startswith(settings.glance_download_properties.extra_properties)
             if isinstance(value, str) and name not in BASE_PROPERTIES and not is_reserved(name)
+            if "\0" not in name + value  # PostgreSQL keeps none
         },
         digests={name: value.lower() for name, value in digests.items() if name and value},
         service=service,

@@ -14,7 +14,7 @@ from typing import Final
 
 from diptych_common import jobs
 from diptych_common.database import Connection
-from diptych_common.jobs import End, GiveUp, Job, JobLost
+from diptych_common.jobs import End, GiveUp, Job, JobLost, TryAgain
 from diptych_common.logs import request_id
 from diptych_common.worker import TROUBLE, JobContext
 
@@ -43,7 +43,7 @@ _FAILED: Final = "The service failed; try again."
 _GONE: Final = "The image was deleted."
 
 
-class StoresFailed(Exception):
+class StoresFailed(TryAgain):
     """Some stores do not have the bytes, for reasons that may pass; the message is for users."""
 
 
@@ -86,6 +86,10 @@ async def _begin(
 async def _import(one: Import, begun: Begun, *, is_last: bool) -> None:
     one.landed.update(location["store"] for location in begun.image["locations"])
     wanted = [name for name in one.order.stores if name not in one.landed]
+    unknown = [name for name in wanted if name not in one.equipment.stores]
+    if unknown and one.order.request.all_stores_must_succeed:
+        # Before any byte goes where it would have to be removed again.
+        raise GiveUp(f"There is no store {', '.join(unknown)} any more.")
     failures = await clear(one, wanted)
     ready = [name for name in wanted if name not in failures]
     if ready:
@@ -252,7 +256,11 @@ async def gave_up(job: Job, context: JobContext, end: End, equipment: Equipment)
         one = Import(order, context, equipment, begun.image)
         missing = [name for name in order.stores if name not in begun.landed]
         message = f"{', '.join(missing)}: not stored. {reason}" if missing else None
-        await _finish(one, missing, message=message)
+        try:
+            await _finish(one, missing, message=message)
+        except ImageGone:
+            async with context.write() as connection:
+                await _fail(connection, order, _GONE, equipment)
     else:
         await _revert(context, order, reason, equipment)
 

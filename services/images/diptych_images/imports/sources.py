@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from diptych_common.jobs import GiveUp
+from diptych_common.jobs import GiveUp, TryAgain
 from diptych_common.outbound import (
     EVERYTHING,
     Answer,
@@ -51,7 +51,7 @@ None where nobody could tell that they are the same.
 """
 
 
-class SourceFailed(Exception):
+class SourceFailed(TryAgain):
     """Not all bytes came, for a reason that may pass. The message may be shown to users."""
 
 

@@ -1,7 +1,7 @@
 """The payloads of notifications, as Glance's consumers (Ceilometer, billing) read them."""
 
 from diptych_images.db.images import ImageRow
-from diptych_images.db.imports import FAILED, IMPORTING, names_of
+from diptych_images.db.imports import FAILED, IMPORTING, MESSAGE, names_of
 from diptych_images.db.members import MemberRow
 from diptych_images.db.tasks import TaskRow
 from diptych_images.wire.image import timestamp
@@ -11,7 +11,9 @@ def image(row: ImageRow) -> dict[str, object]:
     """The payload of an `image.*` event.
 
     Neither locations nor the multihash are in it: the first would carry backend addresses, the
-    second Glance never had. Source: Glance 33.0, notifications of images.
+    second Glance never had; nor is what only the owner is told of a failed import.
+
+    Source: Glance 33.0, notifications of images.
     """
     return {
         "id": row["id"],
@@ -30,7 +32,7 @@ def image(row: ImageRow) -> dict[str, object]:
         "virtual_size": row["virtual_size"],
         "is_public": row["visibility"] == "public",
         "visibility": row["visibility"],
-        "properties": row["properties"],
+        "properties": {name: value for name, value in row["properties"].items() if name != MESSAGE},
         "tags": row["tags"],
         "deleted": row["deleted_at"] is not None,
         "deleted_at": None if row["deleted_at"] is None else timestamp(row["deleted_at"]),
