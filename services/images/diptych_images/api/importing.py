@@ -20,8 +20,8 @@ from diptych_images.notifications import emit, emit_task
 from diptych_images.settings import ACT_FOR_USERS
 from diptych_images.wire.imports import ImportJob, ImportRequest
 
-# With the pauses between them, in which the cause may pass, these take some four minutes; a user
-# who waits for the reason of a failure should not wait much longer.
+# The pauses between them, in which the cause may pass, are two minutes in all; a user who waits for
+# the reason of a failure should not wait much longer.
 _ATTEMPTS = 8
 
 
