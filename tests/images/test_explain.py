@@ -81,11 +81,14 @@ async def test_when_an_import_that_failed_is_tried_again(site: Make) -> None:
     async with web.serving(web.answer(b"no", status=503)) as server, working(here.environ):
         await here.ask(image, "web-download", method_uri=server.url)
 
-        async def is_waiting() -> bool:
-            return "next try" in await told(here, image)
+        text = ""
 
-        await until(is_waiting)
-        text = await told(here, image)
+        async def is_waiting_again() -> bool:
+            nonlocal text
+            text = await told(here, image)
+            return "next try" in text and "last error" in text
+
+        await until(is_waiting_again)
     assert "last error: SourceFailed: The server answered 503." in text
     assert "is tried again" in text
     async with databases.connection(here.database) as database:
