@@ -168,12 +168,13 @@ async def test_several_workers_run_each_job_once(db: Database) -> None:
     assert await noted(db) == sorted(f"k {n} 1" for n in range(60))
 
 
+@pytest.mark.parametrize("kind", [OSError, jobs.TryAgain])
 async def test_a_job_that_raises_is_tried_again(
-    db: Database, caplog: pytest.LogCaptureFixture
+    kind: type[Exception], db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def second_time(job: Job, context: JobContext) -> None:
         if job.attempts == 1:
-            raise OSError("the store is away")
+            raise kind("the store is away")
         await noting(job, context)
 
     async with working(db, {"k": second_time}, poll=60):
@@ -181,6 +182,7 @@ async def test_a_job_that_raises_is_tried_again(
         await until(lambda: all_succeeded(db))
     assert await noted(db) == ["k None 2"]
     assert "the store is away" in caplog.text
+    assert ("Traceback" in caplog.text) == (kind is OSError)
 
 
 async def test_a_job_out_of_attempts_stays_as_failed_with_its_error(db: Database) -> None:

@@ -220,6 +220,11 @@ async def require_queued(here: Site, image: str, *words: str, failed: str = "fas
     for part in words:
         assert part in task["message"]
     assert here.files() == []
+    # Events go to whoever listens, not to the owner alone.
+    async with databases.connection(here.database) as database:
+        assert not await database.fetch(
+            "SELECT id FROM outbox WHERE payload::text LIKE '%os_glance_import_message%'"
+        )
 
 
 async def test_staged_data_of_another_format_is_refused(site: Make) -> None:
@@ -343,6 +348,16 @@ async def test_where_all_stores_must_succeed_one_failure_takes_all_back(site: Ma
     assert shown["stores"] == ",".join(sorted(STORES))
     assert shown["os_glance_failed_import"] == ""
     assert "os_glance_import_message" not in shown
+
+
+async def test_a_store_that_is_not_configured_any_more_costs_the_others_nothing(site: Make) -> None:
+    here = await site()
+    image = await here.make()
+    async with web.serving(web.answer(DATA)) as server:
+        await here.ask(image, "web-download", method_uri=server.url, stores=["fast", "cheap"])
+        await here.work(DEFAULT__ENABLED_BACKENDS="fast:file, third:file")
+        assert not server.asked
+    await require_queued(here, image, "There is no store cheap any more.", failed="cheap,fast")
 
 
 async def test_where_stores_may_fail_the_others_have_the_image(site: Make) -> None:
