@@ -24,7 +24,7 @@ from dev.postgres import Server
 from diptych_common import jobs as queue
 from diptych_common.database import Database
 from diptych_common.errors import ServiceUnavailable
-from diptych_common.jobs import End, GiveUp, Job, JobLost
+from diptych_common.jobs import End, GiveUp, Job, JobLost, TryAgain
 from diptych_common.sealing import Sealed, new_key
 from diptych_common.settings import Database as DatabaseSettings
 from diptych_common.worker import Handler, JobContext, Kind, Outcome, Worker
@@ -168,7 +168,7 @@ async def test_several_workers_run_each_job_once(db: Database) -> None:
     assert await noted(db) == sorted(f"k {n} 1" for n in range(60))
 
 
-@pytest.mark.parametrize("kind", [OSError, jobs.TryAgain])
+@pytest.mark.parametrize("kind", [OSError, TryAgain])
 async def test_a_job_that_raises_is_tried_again(
     kind: type[Exception], db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
