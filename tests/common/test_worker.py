@@ -741,7 +741,8 @@ async def test_progress_is_shown_while_the_job_runs(db: Database) -> None:
     reported, seen = asyncio.Event(), asyncio.Event()
 
     async def reporting(job: Job, context: JobContext) -> None:
-        await context.report({"percent": 50})
+        async with context.write() as connection:
+            await context.report(connection, {"percent": 50})
         reported.set()
         await seen.wait()
 

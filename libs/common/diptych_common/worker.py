@@ -61,13 +61,12 @@ class JobContext:
             yield connection
             await jobs.fenced(connection, self.table, self.job)
 
-    async def report(self, progress: Mapping[str, Any]) -> None:
+    async def report(self, connection: AsyncConnection, progress: Mapping[str, Any]) -> None:
         """Replace what the job shows of its progress; raises JobLost.
 
         Of bytes it is {"done": …, "total": …}, where the total may be None.
         """
-        async with self.db.write() as connection:
-            await jobs.report(connection, self.table, self.job, progress)
+        await jobs.report(connection, self.table, self.job, progress)
 
     def secret(self) -> dict[str, str] | None:
         """What was sealed into the job; None if nothing was.

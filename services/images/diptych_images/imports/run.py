@@ -196,12 +196,7 @@ async def _tell_progress(one: Import) -> None:
                 await tasks.change(
                     connection, one.order.task_id, status="processing", message=message
                 )
-                await jobs.report(
-                    connection,
-                    one.context.table,
-                    one.context.job,
-                    {"done": done, "total": total},
-                )
+                await one.context.report(connection, {"done": done, "total": total})
         except JobLost:
             return  # the worker stops the run
         except TROUBLE as error:
