@@ -26,7 +26,7 @@ from diptych_store.report import Report
 
 from diptych_images import app as application
 from diptych_images import explain as explanation
-from diptych_images import marks, policies, readers, settings
+from diptych_images import marks, policies, readers, removal, settings
 from diptych_images.db import explain as everything
 from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.imports import plugins
@@ -72,7 +72,7 @@ SERVICE = Service(
     refusals=(ValueError, StoreError),  # the store library's settings errors are among the first
     with_leftovers=_with_leftovers,
     stores=StoreReports(describe=_describe_stores, check=_check_stores, adopt=_adopt_store),
-    jobs=BackgroundJobs(table=jobs_table, can_retry=("remove_bytes", readers.JOB)),
+    jobs=BackgroundJobs(table=jobs_table, can_retry=(removal.JOB, readers.JOB)),
 )
 
 main = commands(SERVICE)

@@ -5,6 +5,7 @@ from diptych_common.errors import Forbidden
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
+from diptych_images import removal
 from diptych_images.api import creation
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import (
@@ -96,7 +97,7 @@ async def delete(image_id: str, res: Res, who: Who) -> Response:
             raise not_found(image_id)
         await emit(connection, "image.delete", deleted)
         if deleted["locations"]:
-            await jobs.enqueue(connection, jobs_table, "remove_bytes", {"image_id": row["id"]})
+            await removal.later(connection, row["id"])
         if row["import_task"] is not None:
             await jobs.cancel(connection, jobs_table, kind=JOB, dedup_key=row["import_task"])
     return Response(status_code=204)

@@ -12,16 +12,14 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Final
 
-from diptych_common import jobs
 from diptych_common.database import Connection
 from diptych_common.jobs import End, GiveUp, Job, JobLost, TryAgain
 from diptych_common.logs import request_id
 from diptych_common.worker import TROUBLE, JobContext
 
-from diptych_images import readers
+from diptych_images import readers, removal
 from diptych_images.db import images, imports, tasks
 from diptych_images.db.imports import Begun
-from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.imports import methods
 from diptych_images.imports.equipment import Equipment, ImageGone, Import
 from diptych_images.imports.sources import SourceFailed
@@ -157,7 +155,7 @@ async def _finish(one: Import, failed: Collection[str], *, message: str | None) 
             await emit_task(connection, "task.success", task)
         await readers.changed(connection, equipment.stores, ended.image)
         if ended.has_bytes_to_remove:
-            await remove_bytes_later(connection, order.image_id)
+            await removal.later(connection, order.image_id)
 
 
 # --- What users are told ----------------------------------------------------------------------
@@ -290,7 +288,7 @@ async def _revert(context: JobContext, order: ImportJob, reason: str, equipment:
                 has_bytes_to_remove = has_bytes_to_remove or bool(deleted["locations"])
         await emit(connection, event_type, row)
         if has_bytes_to_remove:
-            await remove_bytes_later(connection, order.image_id)
+            await removal.later(connection, order.image_id)
 
 
 async def _fail(
@@ -305,10 +303,3 @@ async def _fail(
     )
     if task is not None:
         await emit_task(connection, "task.failure", task)
-
-
-async def remove_bytes_later(connection: Connection, image_id: str) -> None:
-    """Have the bytes of the image's locations that are marked so removed, after the commit."""
-    await jobs.enqueue(
-        connection, jobs_table, "remove_bytes", {"image_id": image_id}, dedup_key=image_id
-    )
