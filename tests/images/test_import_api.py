@@ -556,6 +556,7 @@ FIVE = ("glance-direct", "web-download", "copy-image", "glance-download", "swift
         ("web-download,of-a-plug-in,web-download", None, ("web-download",)),
         ("", None, ()),
     ],
+    ids=["unset", "brackets", "all", "all-with-a-key", "unknown", "none"],
 )
 async def test_clients_are_told_of_what_works(
     custom_api, option: str | None, key: str | None, methods: tuple[str, ...]
