@@ -109,6 +109,7 @@ async def kill_at(
 
     async def kill(slot: Slot, at: int) -> None:
         while (killed := await killing.kill(slot, operation, at)) is None:
+            assert at, operation.name
             at -= 1
         kills.append(killed)
 

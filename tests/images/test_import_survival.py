@@ -38,6 +38,8 @@ from tests.waiting import until
 
 # What the job of an import may pause before it tries again, besides the lease.
 AGAIN_WITHIN_S = LEASE_S + 60
+# Of the steps at which a worker could be stopped.
+EVERY = 8
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +137,13 @@ async def test_store_killed_during_an_import(
                     weed.kill()
                 own_s3.process.wait()
                 case.gate.set()
+
+                async def is_told() -> bool:
+                    tasks = ok(await http.get(f"{case.path}/tasks", headers=ALICE)).json()
+                    return "cheap: it did not answer" in tasks["tasks"][0]["message"]
+
                 # The import finds out, and goes on trying.
-                log = here.log
-                await until(lambda: "attempt 1, failed" in log.read_text(), within_s=60)
+                await until(is_told, within_s=60)
                 await asyncio.to_thread(own_s3.start)
                 await imported(case, http)
         finally:
@@ -151,7 +157,7 @@ async def test_store_killed_during_an_import(
         ("web-download to three stores", "before block 2 for third"),
         ("copy-image to three stores", "after commit of imports.start_attempt"),
         # Rows are locked: the database gives up on the transaction.
-        ("copy-image to three stores", "before commit of imports.land"),
+        ("glance-direct", "before commit of imports.land"),
         ("conversion", "before subprocess.Popen"),
     ],
 )
@@ -159,6 +165,20 @@ async def test_worker_that_slept_beyond_its_lease_changes_nothing(
     here: Slot, forge: Forge, source: Source, name: str, step: str
 ) -> None:
     await Killing(forge, source).stop(here, OPERATIONS[name], step)
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if "three stores" in name])
+async def test_worker_that_slept_anywhere_changes_nothing(
+    here: Slot, forge: Forge, source: Source, name: str
+) -> None:
+    killing = Killing(forge, source)
+    steps = await killing.count(here, OPERATIONS[name])
+    first, last = steps.index("after commit of jobs.claim"), steps.index("before jobs.finish")
+    # The first of a name counts, and the request has steps of some of these names, too.
+    of_job = [step for step in dict.fromkeys(steps[first:last]) if step not in steps[:first]]
+    for step in of_job[::EVERY]:
+        await killing.stop(here, OPERATIONS[name], step)
 
 
 async def both(act: Act, case: Case, one: httpx.AsyncClient, other: httpx.AsyncClient) -> list[int]:

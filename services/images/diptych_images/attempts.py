@@ -233,4 +233,6 @@ class Held:
 
 
 def _lost(attempt: Attempt) -> Gone:
-    return Gone(f"Image {attempt.key} was deleted or taken over while data was written.")
+    # A staged object is named by more than the image's id.
+    image_id = attempt.key.removesuffix(f"-{attempt.token}")
+    return Gone(f"Image {image_id} was deleted or taken over while data was written.")
