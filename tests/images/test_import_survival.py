@@ -119,6 +119,7 @@ def own_s3(tmp_path: Path) -> Generator[Seaweedfs]:
     server.stop()
 
 
+@pytest.mark.timeout(240)
 async def test_store_killed_during_an_import(
     own_s3: Seaweedfs, empty_database: str, forge: Forge, source: Source, tmp_path: Path
 ) -> None:
@@ -143,7 +144,7 @@ async def test_store_killed_during_an_import(
                     return "cheap: it did not answer" in tasks["tasks"][0]["message"]
 
                 # The import finds out, and goes on trying.
-                await until(is_told, within_s=60)
+                await until(is_told, within_s=150)
                 await asyncio.to_thread(own_s3.start)
                 await imported(case, http)
         finally:
