@@ -80,7 +80,7 @@ class TestSeveralFilesystemConformance(TestFilesystemConformance):
     """Several directories that are asked in turn."""
 
     def directories(self, tmp_path: Path) -> dict[str, object]:
-        # No two of one priority: the one with more room would be chosen, which changes any time, and
-        # some cases know an object's directory by that of another.
+        # No two of one priority: the one with more room would be chosen, which changes any time,
+        # and some cases know an object's directory by that of another.
         lines = [f"{tmp_path}/few", f"{tmp_path}/many:10", f"{tmp_path}/more:20"]
         return {"filesystem_store_datadirs": "\n".join(lines)}
