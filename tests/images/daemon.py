@@ -61,7 +61,9 @@ class Daemon:
     def kill(self) -> None:
         """End all of it at once, without a chance to clean up."""
         assert self.process is not None
-        victims = [*self.workers(), psutil.Process(self.process.pid)]
+        supervisor = psutil.Process(self.process.pid)
+        supervisor.suspend()  # or it would start a worker that is not among the victims
+        victims = [*supervisor.children(recursive=True), supervisor]
         for victim in victims:
             victim.kill()
         psutil.wait_procs(victims, timeout=10)
