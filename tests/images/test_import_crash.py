@@ -39,6 +39,12 @@ FIRST_DEATHS, SECOND_DEATHS = 2, 10
 T = TypeVar("T")
 
 
+@pytest.fixture(autouse=True)
+def _needed(request: pytest.FixtureRequest) -> None:
+    if "[conversion" in request.node.name:
+        request.getfixturevalue("qemu_img")
+
+
 @pytest.fixture(scope="module")
 async def killing(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Killing]:
     log = tmp_path_factory.mktemp("forge") / "log"

@@ -42,6 +42,12 @@ AGAIN_WITHIN_S = LEASE_S + 60
 EVERY = 8
 
 
+@pytest.fixture(autouse=True)
+def _needed(request: pytest.FixtureRequest) -> None:
+    if "[conversion" in request.node.name:
+        request.getfixturevalue("qemu_img")
+
+
 @pytest.fixture(scope="module")
 async def forge(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Forge]:
     async with Forge.lit(tmp_path_factory.mktemp("forge") / "log") as forge:
