@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any
 from uuid import uuid4
 
 from diptych_common.errors import (
@@ -30,6 +29,7 @@ from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.incoming import (
     announced_size,
     named_store,
+    octets_openapi,
     received,
     require_octet_stream,
     require_room,
@@ -55,15 +55,7 @@ from diptych_images.notifications import emit
 router = APIRouter(prefix="/v2/images/{image_id}/file", responses=ANY_ERROR)
 log = logging.getLogger(__name__)
 
-_UPLOAD_OPENAPI: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
-    },
-    "responses": {"204": {"description": "The image has its data and is active."}},
-}
+_UPLOAD_OPENAPI = octets_openapi("The image has its data and is active.")
 
 
 @router.put("", status_code=204, openapi_extra=_UPLOAD_OPENAPI)

@@ -1,5 +1,6 @@
 """What requests that bring bytes have in common: how they announce them, and how they are taken."""
 
+from typing import Any
 from urllib.parse import unquote
 
 from diptych_common.errors import BadRequest, Conflict, TooLarge, UnsupportedMediaType
@@ -13,6 +14,19 @@ from diptych_images.db.images import ImageRow
 from diptych_images.formats import Findings, Inspection
 
 _MANY_DIGITS = 30
+
+
+def octets_openapi(answer: str) -> dict[str, Any]:
+    """What the OpenAPI document says of a route that takes bytes; `answer` describes its 204."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        "responses": {"204": {"description": answer}},
+    }
 
 
 def user_token(request: Request) -> str | None:

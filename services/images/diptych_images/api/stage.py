@@ -1,6 +1,5 @@
 """PUT /v2/images/{id}/stage: bytes that wait to be imported."""
 
-from typing import Any
 from uuid import uuid4
 
 from diptych_common.errors import Conflict, Gone, NotFound
@@ -10,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.incoming import (
     announced_size,
+    octets_openapi,
     received,
     require_octet_stream,
     require_room,
@@ -28,15 +28,7 @@ from diptych_images.notifications import emit
 
 router = APIRouter(prefix="/v2/images/{image_id}/stage", responses=ANY_ERROR)
 
-_STAGE_OPENAPI: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
-    },
-    "responses": {"204": {"description": "The data is there and can be imported."}},
-}
+_STAGE_OPENAPI = octets_openapi("The data is there and can be imported.")
 
 
 @router.put("", status_code=204, openapi_extra=_STAGE_OPENAPI)

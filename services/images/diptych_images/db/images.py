@@ -8,9 +8,9 @@ Rows are locked in one order, so that no two of these functions can wait for eac
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypedDict, cast
 
 import sqlalchemy as sa
@@ -204,6 +204,26 @@ def _after_a_change(of: sa.FromClause) -> tuple[sa.ColumnElement[Any], ...]:
 def _row(result: sa.CursorResult[Any]) -> ImageRow | None:
     found = result.mappings().one_or_none()
     return None if found is None else cast(ImageRow, dict(found))
+
+
+def with_entries(
+    result: sa.CursorResult[Any], *, times: Sequence[str]
+) -> tuple[ImageRow, list[dict[str, Any]]] | None:
+    """The image of the one row that was found, and the rows about it in its column `entries`.
+
+    Those went through JSON, where a time is a text with the session's offset: the columns in
+    `times` are aware times again, in UTC, or None.
+    """
+    found = result.mappings().one_or_none()
+    if found is None:
+        return None
+    image = dict(found)
+    entries = cast("list[dict[str, Any]]", image.pop("entries"))
+    for entry in entries:
+        for name in times:
+            if entry[name] is not None:
+                entry[name] = datetime.fromisoformat(entry[name]).astimezone(UTC)
+    return cast(ImageRow, image), entries
 
 
 # Statements are made once; a call only fills in their parameters.

@@ -1,6 +1,6 @@
 """Members: the projects that a shared image is offered to, and what they answered."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 from typing import Any, Final, TypedDict, cast
 
@@ -16,6 +16,7 @@ from diptych_images.db.images import (
     is_uuid,
     may_see,
     membership,
+    with_entries,
     word,
 )
 from diptych_images.db.tables import image_members, images
@@ -143,21 +144,11 @@ async def of_image(
     if not is_uuid(image_id):
         return None
     parameters = {"the_image": image_id, "project_id": project_id, "the_member": member}
-    found = (await connection.execute(_OF_IMAGE[is_admin], parameters)).mappings().one_or_none()
-    if found is None:
-        return None
-    image = dict(found)
-    entries = cast("list[dict[str, Any]]", image.pop("entries"))
-    return cast(ImageRow, image), [_entry(entry) for entry in entries]
-
-
-def _entry(entry: dict[str, Any]) -> MemberRow:
-    """A row that went through JSON, where a time is a text with the session's offset."""
-    times = {
-        name: datetime.fromisoformat(entry[name]).astimezone(UTC)
-        for name in ("created_at", "updated_at")
-    }
-    return cast(MemberRow, {**entry, **times})
+    found = await connection.execute(_OF_IMAGE[is_admin], parameters)
+    return cast(
+        "tuple[ImageRow, list[MemberRow]] | None",
+        with_entries(found, times=("created_at", "updated_at")),
+    )
 
 
 _SET_STATUS: Final = (

@@ -5,7 +5,7 @@ do is a job. A task only tells.
 """
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypedDict, cast
 
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from diptych_images.db.images import (
     is_uuid,
     may_see,
     membership,
+    with_entries,
     word,
 )
 from diptych_images.db.tables import images, tasks
@@ -225,21 +226,10 @@ async def of_image(
     found = await connection.execute(
         _OF_IMAGE[is_admin], {"the_image": image_id, "project_id": project_id}
     )
-    row = found.mappings().one_or_none()
-    if row is None:
-        return None
-    image = dict(row)
-    entries = cast("list[dict[str, Any]]", image.pop("entries"))
-    return cast(ImageRow, image), [_entry(entry) for entry in entries]
-
-
-def _entry(entry: dict[str, Any]) -> TaskRow:
-    """A row that went through JSON, where a time is a text with the session's offset."""
-    times = {
-        name: None if entry[name] is None else datetime.fromisoformat(entry[name]).astimezone(UTC)
-        for name in ("created_at", "updated_at", "expires_at")
-    }
-    return cast(TaskRow, {**entry, **times})
+    return cast(
+        "tuple[ImageRow, list[TaskRow]] | None",
+        with_entries(found, times=("created_at", "updated_at", "expires_at")),
+    )
 
 
 # Never NULL, or there would be no saying what comes after it.
