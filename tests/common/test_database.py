@@ -15,6 +15,7 @@ from diptych_common.database import (
     ConnectionLost,
     Database,
     TransactionConflict,
+    connect,
     dsn,
 )
 from diptych_common.errors import BadRequest, ServiceUnavailable
@@ -272,6 +273,32 @@ async def test_a_transaction_that_stands_still_is_given_up_by_the_server(db: Dat
     with pytest.raises(ConnectionLost):
         await stand_still()
     assert await names(db) == ["free"]
+
+
+async def test_a_transaction_that_stops_within_a_statement_is_given_up_by_the_server(
+    empty_database: str,
+) -> None:
+    """The server takes it for busy: it has the first half of a statement, and waits for more."""
+    settings = DatabaseSettings(connection=empty_database, statement_timeout=0.2)
+    async with Database(settings) as db, db.read() as connection:
+        assert await connection.scalar(text("SHOW transaction_timeout")) == "5200ms"
+    frozen = await connect(dsn(empty_database), application_name="frozen")
+    try:
+        await frozen.execute("SET transaction_timeout = '200ms'")
+        await frozen.execute("BEGIN; SELECT pg_advisory_xact_lock(1)")
+        # Parse and Flush, without what has to follow.
+        frozen._transport.write(b"P\0\0\0\x10\0SELECT 1\0\0\0" + b"H\0\0\0\4")
+
+        async with Database(settings) as db:
+
+            async def is_free() -> bool:
+                async with db.write() as other:
+                    free = text("SELECT pg_try_advisory_xact_lock(1)")
+                    return bool(await other.scalar(free))
+
+            await until(is_free)
+    finally:
+        frozen.terminate()
 
 
 async def test_cancelled_requests_leave_no_connection_behind(empty_database: str) -> None:

@@ -230,6 +230,8 @@ async def slot(
                 "JOBS__REAPER_INTERVAL": "1",
                 "JOBS__POLL_INTERVAL": "0.5",
                 "DATABASE__MAX_POOL_SIZE": "3",
+                # One that is stopped within a statement keeps its rows for 5 s more.
+                "DATABASE__STATEMENT_TIMEOUT": "10",
                 "DEFAULT__ENABLED_BACKENDS": ",".join(
                     f"{name}:{'s3' if name in buckets else 'file'}" for name in (*STORES, STAGING)
                 ),

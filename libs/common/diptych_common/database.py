@@ -42,6 +42,15 @@ TRY_AGAIN: Final[Mapping[str, str]] = {"Retry-After": "1"}
 # transaction here waits for anything but the server. Those that wait for each other's rows add up.
 _IDLE_IN_TRANSACTION: Final = "5s"
 
+# One that stops between two messages of a statement counts as busy, not idle, and no limit of
+# statements ends it: `transaction_timeout` does, which PostgreSQL has from 17 on. A statement that
+# takes too long is ended by its own limit before.
+_BEYOND_A_STATEMENT_S: Final = 5
+_LIMIT_TRANSACTIONS: Final = """
+    SELECT set_config('transaction_timeout', $1, false)
+    WHERE current_setting('server_version_num')::int >= 170000
+"""
+
 
 # For modules that pass a connection on and speak no SQL themselves.
 Connection = AsyncConnection
@@ -102,6 +111,9 @@ class Database:
             },
         )
         self._application_name = application_name
+        if self.can_listen and settings.statement_timeout:
+            longest = f"{settings.statement_timeout + _BEYOND_A_STATEMENT_S}s"
+            event.listen(self._engine.sync_engine, "connect", _limiting_transactions(longest))
         self._transactional = self._engine.execution_options(isolation_level="READ COMMITTED")
         event.listen(self._engine.sync_engine, "handle_error", _answer, retval=True)
         event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
@@ -316,6 +328,18 @@ def _answer(context: ExceptionContext) -> ApiError | None:
     if sqlstate in ("22021", "22P05"):
         return BadRequest("A text must not hold the character U+0000.")
     return None
+
+
+def _limiting_transactions(longest: str) -> Callable[[Any, object], None]:
+    """What is called with a new connection, to have the server end longer transactions on it."""
+
+    def execute(driver: Any) -> Any:
+        return driver.execute(_LIMIT_TRANSACTIONS, longest)
+
+    def limit(connection: Any, _: object) -> None:
+        connection.run_async(execute)
+
+    return limit
 
 
 def _to_json(value: object) -> str:
