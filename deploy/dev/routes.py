@@ -46,6 +46,7 @@ COSTS: Final[Mapping[str, Cost]] = {
     "DELETE /v2/images/{image_id}/tags/{tag}": Cost(3, 1),
     "POST /v2/images/{image_id}/actions/deactivate": Cost(3, 1),
     "POST /v2/images/{image_id}/actions/reactivate": Cost(3, 1),
+    "DELETE /v2/stores/{store}/{image_id}": Cost(5, 1),
     "GET /v2/info/import": Cost(0),
     "GET /v2/info/stores": Cost(0),
     "GET /v2/info/stores/detail": Cost(0),

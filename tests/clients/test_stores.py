@@ -75,3 +75,23 @@ def test_a_store_that_only_reads_takes_nothing(
     headers = {**OCTETS, "X-Image-Meta-Store": "web"}
     refused = http.put(f"/v2/images/{image['id']}/file", content=b"x", headers=headers)
     assert refused.status_code == 410
+
+
+def test_an_image_leaves_a_store(
+    demo: PasswordCloud, admin: PasswordCloud, disk: Path, name: str
+) -> None:
+    image = demo.glance_shown(
+        "image-create", "--name", name, *QCOW2, "--store", "fast", "--file", str(disk)
+    )["id"]
+    # Its only copy, and only administrators may.
+    with pytest.raises(CommandFailed, match="403"):
+        admin.glance("stores-delete", image, "--store", "fast")
+    with pytest.raises(CommandFailed, match="403"):
+        demo.openstack("image", "delete", "--store", "fast", image)
+    assert demo.shown("image", "show", image)["properties"]["stores"] == "fast"
+
+
+def test_stores_are_told_in_detail(demo: PasswordCloud, admin: PasswordCloud) -> None:
+    assert "thin_provisioning" in admin.glance("stores-info", "--detail")
+    with pytest.raises(CommandFailed, match="403"):
+        demo.glance("stores-info", "--detail")

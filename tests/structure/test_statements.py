@@ -31,10 +31,10 @@ async def api(images_database: str, tmp_path: Path) -> AsyncGenerator[httpx.Asyn
 
 
 @pytest.fixture
-def make(api: httpx.AsyncClient) -> Make:
+def make(api: httpx.AsyncClient, images_database: str) -> Make:
     """`await make(data=b"…")`: the path of an image of Alice's, active if it has data.
 
-    `as_task` makes a task instead.
+    `as_task` makes a task instead; `copied` lets the image be in the store `cheap` as well.
     """
 
     async def make_image(
@@ -43,6 +43,7 @@ def make(api: httpx.AsyncClient) -> Make:
         member: str | None = None,
         deactivated: bool = False,
         as_task: bool = False,
+        copied: bool = False,
     ) -> str:
         if as_task:
             return (await api.post("/v2/tasks", json=TASK, headers=ADMIN)).json()["self"]
@@ -54,6 +55,13 @@ def make(api: httpx.AsyncClient) -> Make:
             await api.post(f"{path}/members", json={"member": member}, headers=ALICE)
         if deactivated:
             await api.post(f"{path}/actions/deactivate", headers=ALICE)
+        if copied:
+            async with databases.connection(images_database) as server:
+                await server.execute(
+                    "INSERT INTO image_locations (image_id, store, url, status)"
+                    " VALUES ($1, 'cheap', 'file:///cheap/x', 'active')",
+                    path.rpartition("/")[2],
+                )
         return path
 
     return make_image
@@ -138,6 +146,11 @@ async def reactivate(make: Make) -> Request:
     return f"{await make(data=b'x', deactivated=True)}/actions/reactivate", {}
 
 
+async def leave_store(make: Make) -> Request:
+    path = await make(data=b"x", copied=True)
+    return f"/v2/stores/cheap/{path.rpartition('/')[2]}", {"headers": ADMIN}
+
+
 def fixed(path: str, headers: dict[str, str] = ALICE) -> Callable[[Make], Awaitable[Request]]:
     async def request(make: Make) -> Request:
         return path, {"headers": headers}
@@ -166,6 +179,7 @@ REQUESTS: dict[str, Callable[[Make], Awaitable[Request]]] = {
     "DELETE /v2/images/{image_id}/tags/{tag}": remove_tag,
     "POST /v2/images/{image_id}/actions/deactivate": deactivate,
     "POST /v2/images/{image_id}/actions/reactivate": reactivate,
+    "DELETE /v2/stores/{store}/{image_id}": leave_store,
     "GET /v2/info/import": fixed("/v2/info/import"),
     "GET /v2/info/stores": fixed("/v2/info/stores"),
     "GET /v2/info/stores/detail": fixed("/v2/info/stores/detail", ADMIN),

@@ -39,6 +39,7 @@ from diptych_images.api import (
     patch,
     schemas,
     stage,
+    stores,
     tags,
     tasks,
 )
@@ -64,6 +65,7 @@ ROUTERS = (
     tags.router,
     actions.router,
     info.router,
+    stores.router,
     schemas.router,
     tasks.router,
 )

@@ -25,9 +25,10 @@ from diptych_store.registry import open_store
 from diptych_store.report import Report
 
 from diptych_images import app as application
+from diptych_images import deletion, marks, policies, readers, removal, settings
 from diptych_images import explain as explanation
-from diptych_images import marks, policies, readers, removal, settings
 from diptych_images.db import explain as everything
+from diptych_images.db.images import ImageRow
 from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.imports import plugins
 from diptych_images.settings import ImagesSettings
@@ -72,7 +73,7 @@ SERVICE = Service(
     refusals=(ValueError, StoreError),  # the store library's settings errors are among the first
     with_leftovers=_with_leftovers,
     stores=StoreReports(describe=_describe_stores, check=_check_stores, adopt=_adopt_store),
-    jobs=BackgroundJobs(table=jobs_table, can_retry=(removal.JOB, readers.JOB)),
+    jobs=BackgroundJobs(table=jobs_table, can_retry=(removal.JOB, readers.JOB, deletion.JOB)),
 )
 
 main = commands(SERVICE)
@@ -115,3 +116,45 @@ def explain(
         return
     for line in explanation.lines(explained):
         typer.echo(line)
+
+
+@main.command()
+def scrub(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+    """Delete for good what was deleted longer ago than scrub_time; workers remove the bytes.
+
+    They do it by themselves: this is for images of a Glance's database, and for the impatient.
+    """
+    loaded = SERVICE.settings(config_file, config_dir)
+
+    async def scrubbed() -> int:
+        async with Database(
+            loaded.settings.database, application_name="diptych-images-scrub"
+        ) as db:
+            return await deletion.scrub_all(db, loaded.settings)
+
+    with SERVICE.explained():
+        number = asyncio.run(scrubbed())
+    typer.echo(f"Images deleted for good: {number}.")
+
+
+@main.command()
+def restore(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image's id.")],
+    config_file: ConfigFiles = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Bring back an image that is pending_delete: its scrub_time is not over."""
+    loaded = SERVICE.settings(config_file, config_dir)
+
+    async def restored() -> ImageRow | None:
+        async with Database(
+            loaded.settings.database, application_name="diptych-images-restore"
+        ) as db:
+            return await deletion.restore(db, image)
+
+    with SERVICE.explained():
+        row = asyncio.run(restored())
+    if row is None:
+        typer.echo(f"{SERVICE.name}: There is no image {image} that can be restored.", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"Image {row['id']} is {row['status']} again.")

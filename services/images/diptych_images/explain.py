@@ -131,6 +131,7 @@ _AT_REST: Final = {
     "importing": "No job is at it, which cannot be: report this, with what is above.",
     "active": "Nothing: the image is in use.",
     "deactivated": "The image cannot be downloaded until an administrator reactivates it.",
+    "pending_delete": "Its bytes go when scrub_time is over; until then: restore",
     "deleted": "Nothing: its bytes are removed.",
 }
 _KEPT: Final = "Its bytes are still there: no job removes them, for their store is read-only."

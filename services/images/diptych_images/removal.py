@@ -1,4 +1,5 @@
-"""Bytes that nobody needs any more: a deleted image's, and staged ones whose import is over.
+"""Bytes that nobody needs any more: a deleted image's, those of a copy that was taken out of its
+store, and staged ones whose import is over.
 
 They go by a job, never with the change that lets go of them: the store may be away.
 """

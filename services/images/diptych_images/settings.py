@@ -97,6 +97,20 @@ class Default(common.ServiceDefault, frozen=True):
         " enabled_backends; all nodes have to mount it. Unset: what [os_glance_staging_store] says,"
         " or else the default store has them, whereas Glance has a directory of each node.",
     )
+    delayed_delete: bool = option(
+        False,
+        "Keep the bytes of deleted images for scrub_time; until it is over `restore IMAGE` brings"
+        " them back.",
+    )
+    scrub_time: int = option(
+        0, "Seconds from the deletion of an image to that of its bytes, with delayed_delete.", ge=0
+    )
+    queued_time_to_live: int = option(
+        0,
+        "Hours after which an image that has no data and was not changed is deleted, a protected"
+        " one too; 0: never. Not in Glance.",
+        ge=0,
+    )
     show_image_direct_url: bool = option(
         False, "Show direct_url: where the bytes are. Tells every reader about the stores."
     )
@@ -317,11 +331,9 @@ UNUSED: Final[common.Unused] = {
         "use_keystone_limits": _NOT_YET,
         "property_protection_file": _NOT_YET,
         "property_protection_rule_format": _NOT_YET,
-        "delayed_delete": _NOT_YET,
-        "scrub_time": _NOT_YET,
-        "scrub_pool_size": _NOT_YET,
-        "wakeup_time": _NOT_YET,
-        "restore": _NOT_YET,
+        "scrub_pool_size": "bytes are removed by jobs, as many at a time as [jobs] concurrency",
+        "wakeup_time": "an image is scrubbed when its scrub_time is over",
+        "restore": "see the command restore",
         "default_publisher_id": _NOT_YET,
         "disabled_notifications": _NOT_YET,
         "transport_url": _NOT_YET,

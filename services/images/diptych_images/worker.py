@@ -16,7 +16,7 @@ from diptych_common.worker import JobContext, Kind, Worker
 from diptych_store.errors import StoreError
 from diptych_store.protocol import Attempt, Store, Sweeps
 
-from diptych_images import readers, removal
+from diptych_images import deletion, readers, removal
 from diptych_images.attempts import in_account, remove
 from diptych_images.db import images, tasks
 from diptych_images.db.tables import jobs as jobs_table
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # there is no hurry, and a transfer of a day is possible.
 _FORGOTTEN_AFTER = timedelta(days=2)
 _SWEEP_EVERY = timedelta(hours=6)
+_EXPIRE_EVERY = timedelta(minutes=15)
 _KEPT = timedelta(days=7)
 _TASKS_AT_A_TIME = 1000
 
@@ -40,6 +41,9 @@ def make_worker(equipment: Equipment) -> Worker:
     kinds: Mapping[str, Kind] = {
         "reap": Kind(partial(_reap, equipment=equipment)),
         removal.JOB: Kind(partial(_remove_bytes, equipment=equipment)),
+        deletion.JOB: Kind(partial(_scrub_image, equipment=equipment)),
+        "scrub": Kind(partial(_scrub, equipment=equipment)),
+        "expire": Kind(partial(_expire, equipment=equipment)),
         readers.JOB: Kind(partial(_set_readers, equipment=equipment)),
         "sweep": Kind(partial(_sweep, equipment=equipment)),
         "purge": Kind(partial(_purge, equipment=equipment)),
@@ -58,6 +62,8 @@ def make_worker(equipment: Equipment) -> Worker:
         sealed=sealing.configured(settings),
         recurring={
             "reap": timedelta(seconds=settings.reaper_interval),
+            "scrub": _SWEEP_EVERY,
+            "expire": _EXPIRE_EVERY,
             "sweep": _SWEEP_EVERY,
             "purge": _SWEEP_EVERY,
         },
@@ -96,6 +102,19 @@ async def _reap(job: Job, context: JobContext, equipment: Equipment) -> None:
 
 async def _remove_bytes(job: Job, context: JobContext, equipment: Equipment) -> None:
     await removal.apply(equipment.db, equipment.stores, job.payload["image_id"])
+
+
+async def _scrub_image(job: Job, context: JobContext, equipment: Equipment) -> None:
+    await deletion.scrub(equipment.db, job.payload["image_id"], equipment.settings)
+
+
+async def _scrub(job: Job, context: JobContext, equipment: Equipment) -> None:
+    """Scrub what has no job of its own: from a Glance's database, or because it was cancelled."""
+    await deletion.scrub_all(equipment.db, equipment.settings)
+
+
+async def _expire(job: Job, context: JobContext, equipment: Equipment) -> None:
+    await deletion.expire(equipment.db, equipment.settings)
 
 
 async def _set_readers(job: Job, context: JobContext, equipment: Equipment) -> None:

@@ -1,7 +1,7 @@
 """PUT and GET /v2/images/{id}/file: the bytes of an image."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from uuid import uuid4
@@ -131,6 +131,9 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
     require(res, "download_image", who, row)
     if row["status"] == "deactivated" and not is_admin(res, who):
         raise Forbidden(f"Image {image_id} is deactivated.")
+    preferred = _preferred(request, res)
+    if preferred:
+        require(res, "download_from_store", who, row)
     size = row["size"]
     if size is None or not row["locations"]:
         return Response(status_code=204)
@@ -154,7 +157,7 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
     async with AsyncExitStack() as stack:
         asked = ByteRange() if part is None else ByteRange(part.start, part.length)
         acting = partial(in_account, project_id=who.project_id, token=user_token(request))
-        opened = await _first_that_opens(stack, res, row, asked, acting)
+        opened = await _first_that_opens(stack, res, row, asked, acting, preferred)
         if opened is None:
             return Response(status_code=204)
         store, reading = opened
@@ -176,13 +179,16 @@ async def _first_that_opens(
     row: ImageRow,
     asked: ByteRange,
     acting: Callable[[Store], Store],
+    preferred: Sequence[str],
 ) -> tuple[Store, Reading] | None:
-    """The best location that opens; None if the bytes are nowhere.
+    """The best location that opens, of preferred stores first; None if the bytes are nowhere.
 
     Raises the last error of a store that could not answer, for then the bytes may be there.
     """
     failure: StoreError | None = None
-    for location in res.stores.in_read_order(row["locations"]):
+    ranks = {name: rank for rank, name in enumerate(preferred)}
+    by_weight = res.stores.in_read_order(row["locations"])
+    for location in sorted(by_weight, key=lambda one: ranks.get(one["store"], len(ranks))):
         try:
             # By the URL where the store was renamed or is not configured any more.
             store = res.stores.by_location(location["url"], {"store": location["store"]})
@@ -209,6 +215,20 @@ async def _first_that_opens(
 def _damaged(row: ImageRow, store: str) -> StoreError:
     log.error("Image %s has a wrong size in store %s", row["id"], store)
     return Unreachable(f"Image {row['id']} is damaged in store {store}.")
+
+
+def _preferred(request: Request, res: Resources) -> tuple[str, ...]:
+    """The stores that a download names, in its order; none where it does not ask for any."""
+    asked = request.query_params.get("prefer")
+    if asked is None:
+        return ()
+    if not res.stores.is_multiple:
+        raise BadRequest("Several stores are not configured here: none can be preferred.")
+    names = tuple(dict.fromkeys(name.strip() for name in asked.split(",")))
+    for name in names:
+        if name not in res.stores.names:
+            raise BadRequest(f"There is no store {name[:100]}.")
+    return names
 
 
 def _chosen_store(request: Request, res: Resources) -> Store:

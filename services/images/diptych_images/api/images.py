@@ -5,7 +5,7 @@ from diptych_common.errors import Forbidden
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
-from diptych_images import removal
+from diptych_images import deletion
 from diptych_images.api import creation
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.resources import (
@@ -23,10 +23,9 @@ from diptych_images.api.resources import (
     target,
     visible_image,
 )
-from diptych_images.db import image_list, images
+from diptych_images.db import image_list
 from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.imports.run import JOB
-from diptych_images.notifications import emit
 from diptych_images.wire import image as wire
 from diptych_images.wire import listing
 
@@ -85,19 +84,15 @@ async def show(image_id: str, res: Res, who: Who) -> Response:
 
 @router.delete("/{image_id}", status_code=204, dependencies=[NO_BODY])
 async def delete(image_id: str, res: Res, who: Who) -> Response:
-    """Delete an image at once; its bytes go after the commit, by a job, and its import stops."""
+    """Delete an image; its bytes go after the commit, by a job, and its import stops."""
     refuse_anonymous(who)
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
         require_change(res, "delete_image", who, row)
         if row["protected"]:
             raise Forbidden(f"Image {image_id} is protected.")
-        deleted = await images.mark_deleted(connection, row["id"])
-        if deleted is None:
+        if not await deletion.delete(connection, row, res.settings):
             raise not_found(image_id)
-        await emit(connection, "image.delete", deleted)
-        if deleted["locations"]:
-            await removal.later(connection, row["id"])
         if row["import_task"] is not None:
             await jobs.cancel(connection, jobs_table, kind=JOB, dedup_key=row["import_task"])
     return Response(status_code=204)

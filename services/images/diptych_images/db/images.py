@@ -329,19 +329,72 @@ _RELEASE: Final = (
 async def mark_deleted(connection: AsyncConnection, image_id: str) -> ImageRow | None:
     """Delete an image, its members too; the row as it is then, None if it was deleted before.
 
-    Its `locations` are those whose bytes are to go, staged ones too, after the commit;
-    `locations_to_remove` lists them again at any time. Whether the image is protected is for the
-    caller to look at. An upload or an import that is under way finds out when it goes on, and is
-    then discarded; no import holds the image any more.
+    Its `locations` are those whose bytes are to go, see `release`. Whether the image is protected
+    is for the caller to look at. An upload or an import that is under way finds out when it goes
+    on, and is then discarded; no import holds the image any more.
 
     Two statements: the second must see the location that an upload committed while the first
     waited for the image.
     """
     deleted = _row(await connection.execute(_MARK_DELETED, {"the_image": image_id}))
     if deleted is not None:
-        released = await connection.execute(_RELEASE, {"the_image": image_id})
-        deleted["locations"] = _locations(released)
+        deleted["locations"] = await release(connection, image_id)
     return deleted
+
+
+async def release(connection: AsyncConnection, image_id: str) -> list[LocationRow]:
+    """Let go of the bytes and the members of an image that the transaction has just deleted.
+
+    The locations whose bytes are to go after the commit, staged ones too; `locations_to_remove`
+    lists them again at any time.
+    """
+    return _locations(await connection.execute(_RELEASE, {"the_image": image_id}))
+
+
+_TOUCH_ACTIVE: Final = (
+    sa.update(images)
+    .where(images.c.id == _ID, _is_living, images.c.status == word("active"))
+    .values(updated_at=_NOW)
+    .returning(*_after_a_change(images))
+)
+_COPY: Final = image_locations.alias("copy")
+_LOCATION_IDS: Final = sa.bindparam("the_locations", type_=ARRAY(sa.BigInteger))
+_RELEASE_COPIES: Final = (
+    sa.update(image_locations)
+    .where(
+        image_locations.c.image_id == _ID,
+        image_locations.c.id == sa.any_(_LOCATION_IDS),
+        image_locations.c.status == word("active"),
+        sa.exists().where(
+            _COPY.c.image_id == _ID,
+            _COPY.c.status == word("active"),
+            # Not one that an import may still take back.
+            _COPY.c.attempt.is_(None),
+            _COPY.c.id != sa.all_(_LOCATION_IDS),
+        ),
+    )
+    .values(status="deleted")
+    .returning(image_locations.c.id)
+)
+
+
+async def release_copies(
+    connection: AsyncConnection, image_id: str, location_ids: Collection[int]
+) -> ImageRow | None:
+    """Let go of some of an active image's locations, whose bytes are to go after the commit.
+
+    None, and the caller's transaction must change nothing, if the image is not active any more, or
+    none of these is its any more, or no other would be left that no import can take back. The
+    `locations` of the row are those of before. Two statements: the second must see what was
+    committed while the first waited for the image.
+    """
+    touched = _row(await connection.execute(_TOUCH_ACTIVE, {"the_image": image_id}))
+    if touched is None:
+        return None
+    released = await connection.execute(
+        _RELEASE_COPIES, {"the_image": image_id, "the_locations": [*location_ids]}
+    )
+    return None if released.first() is None else touched
 
 
 _TO_REMOVE: Final = (
@@ -352,7 +405,7 @@ _TO_REMOVE: Final = (
 
 
 async def locations_to_remove(connection: AsyncConnection, image_id: str) -> list[LocationRow]:
-    """The locations of a deleted image whose bytes are still there, as far as is known."""
+    """The locations that were let go and whose bytes are still there, as far as is known."""
     return _locations(await connection.execute(_TO_REMOVE, {"the_image": image_id}))
 
 

@@ -297,7 +297,11 @@ def _start_attempt() -> sa.Select[Any]:
                 ~sa.exists().where(
                     _rows.image_id == held.c.id,
                     _rows.store == sa.bindparam("the_store", type_=sa.Text),
-                    _rows.status == word("active"),
+                    # What is to be removed from there would be found by its key: the new object.
+                    sa.or_(
+                        _rows.status == word("active"),
+                        sa.and_(_rows.status == word("deleted"), _rows.key.is_(None)),
+                    ),
                 )
             ),
         )
@@ -332,7 +336,7 @@ async def start_attempt(
 ) -> bool | None:
     """Begin an attempt of this import at a store; its key is the image's id.
 
-    False while the object is there, or another attempt at it is or is being removed. None if the
+    False while the object is there, or it or another attempt at it is being removed. None if the
     task does not hold the image.
     """
     found = await connection.execute(

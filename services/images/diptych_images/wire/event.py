@@ -1,5 +1,6 @@
 """The payloads of notifications, as Glance's consumers (Ceilometer, billing) read them."""
 
+from diptych_images.db.deletion import STATUS_BEFORE
 from diptych_images.db.images import ImageRow
 from diptych_images.db.imports import FAILED, IMPORTING, MESSAGE, names_of
 from diptych_images.db.members import MemberRow
@@ -32,7 +33,11 @@ def image(row: ImageRow) -> dict[str, object]:
         "virtual_size": row["virtual_size"],
         "is_public": row["visibility"] == "public",
         "visibility": row["visibility"],
-        "properties": {name: value for name, value in row["properties"].items() if name != MESSAGE},
+        "properties": {
+            name: value
+            for name, value in row["properties"].items()
+            if name not in (MESSAGE, STATUS_BEFORE)
+        },
         "tags": row["tags"],
         "deleted": row["deleted_at"] is not None,
         "deleted_at": None if row["deleted_at"] is None else timestamp(row["deleted_at"]),
