@@ -10,34 +10,8 @@ import pytest
 from diptych_images.wire.schemas import METADEF_NAMESPACE as SCHEMA
 
 from tests import databases
+from tests.images.definitions import COLOUR, NAMESPACES, SIZE, WHOLE, without_times
 from tests.images.service import ADMIN, ALICE, BOB, READER, persona
-
-NAMESPACES = "/v2/metadefs/namespaces"
-SIZE = {"title": "Size", "type": "integer", "minimum": 1, "operators": [">="]}
-COLOUR = {"title": "Colour", "type": "string", "enum": ["red", "blue"], "default": "red"}
-WHOLE: dict[str, Any] = {
-    "namespace": "Whole",
-    "display_name": "A whole",
-    "description": "With one of each.",
-    "visibility": "public",
-    "protected": False,
-    "owner": "alpha",
-    "resource_type_associations": [
-        {"name": "OS::Glance::Image", "prefix": "hw_", "properties_target": "image"},
-        {"name": "OS::Nova::Flavor"},
-    ],
-    "properties": {"size": SIZE},
-    "objects": [
-        {
-            "name": "Shape",
-            "description": "How it looks.",
-            "required": ["colour"],
-            "properties": {"colour": COLOUR},
-        },
-        {"name": "Bare"},
-    ],
-    "tags": [{"name": "one"}, {"name": "two"}],
-}
 
 
 async def create(api: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
@@ -50,19 +24,6 @@ async def names(api: httpx.AsyncClient, query: str = "", who: Any = ADMIN) -> li
     answer = await api.get(f"{NAMESPACES}{query}", headers=who)
     assert answer.status_code == 200, answer.text
     return [row["namespace"] for row in answer.json()["namespaces"]]
-
-
-def without_times(document: Any) -> Any:
-    """The document without what is made anew, at any depth."""
-    if isinstance(document, list):
-        return [without_times(part) for part in document]
-    if isinstance(document, dict):
-        return {
-            key: without_times(part)
-            for key, part in document.items()
-            if key not in ("created_at", "updated_at", "self", "schema")
-        }
-    return document
 
 
 async def test_a_namespace_is_created_with_what_is_nested_in_it(api) -> None:
