@@ -55,6 +55,34 @@ COSTS: Final[Mapping[str, Cost]] = {
     "POST /v2/tasks": Cost(9, 1),
     "GET /v2/tasks/{task_id}": Cost(1),
     "DELETE /v2/tasks/{task_id}": Cost(0),
+    "GET /v2/metadefs/namespaces": Cost(1),
+    "POST /v2/metadefs/namespaces": Cost(2, 1),
+    "GET /v2/metadefs/namespaces/{namespace}": Cost(1),
+    "PUT /v2/metadefs/namespaces/{namespace}": Cost(3, 1),
+    "DELETE /v2/metadefs/namespaces/{namespace}": Cost(3, 1),
+    "GET /v2/metadefs/resource_types": Cost(1),
+    "GET /v2/metadefs/namespaces/{namespace}/resource_types": Cost(1),
+    "POST /v2/metadefs/namespaces/{namespace}/resource_types": Cost(4, 1),
+    "DELETE /v2/metadefs/namespaces/{namespace}/resource_types/{name}": Cost(3, 1),
+    "GET /v2/metadefs/namespaces/{namespace}/objects": Cost(1),
+    "POST /v2/metadefs/namespaces/{namespace}/objects": Cost(3, 1),
+    "DELETE /v2/metadefs/namespaces/{namespace}/objects": Cost(3, 1),
+    "GET /v2/metadefs/namespaces/{namespace}/objects/{name}": Cost(1),
+    "PUT /v2/metadefs/namespaces/{namespace}/objects/{name}": Cost(3, 1),
+    "DELETE /v2/metadefs/namespaces/{namespace}/objects/{name}": Cost(3, 1),
+    "GET /v2/metadefs/namespaces/{namespace}/properties": Cost(1),
+    "POST /v2/metadefs/namespaces/{namespace}/properties": Cost(3, 1),
+    "DELETE /v2/metadefs/namespaces/{namespace}/properties": Cost(3, 1),
+    "GET /v2/metadefs/namespaces/{namespace}/properties/{name}": Cost(1),
+    "PUT /v2/metadefs/namespaces/{namespace}/properties/{name}": Cost(3, 1),
+    "DELETE /v2/metadefs/namespaces/{namespace}/properties/{name}": Cost(3, 1),
+    "GET /v2/metadefs/namespaces/{namespace}/tags": Cost(1),
+    "POST /v2/metadefs/namespaces/{namespace}/tags": Cost(4, 1),
+    "DELETE /v2/metadefs/namespaces/{namespace}/tags": Cost(3, 1),
+    "GET /v2/metadefs/namespaces/{namespace}/tags/{name}": Cost(1),
+    "POST /v2/metadefs/namespaces/{namespace}/tags/{name}": Cost(3, 1),
+    "PUT /v2/metadefs/namespaces/{namespace}/tags/{name}": Cost(3, 1),
+    "DELETE /v2/metadefs/namespaces/{namespace}/tags/{name}": Cost(3, 1),
 }
 
 
@@ -98,7 +126,8 @@ _HEAD: Final = """\
 # Routes of the images service
 
 `/v2/<family>…` is in `services/images/diptych_images/api/<family>.py`, `/v2/images/{id}/<sub>…` in
-`api/<sub>.py`; the exceptions are listed at the top of `app.py`. No token is needed for `/`,
+`api/<sub>.py`, `/v2/metadefs/…/<sub>` in `api/metadefs/<sub>.py`; the exceptions are listed
+at the top of `app.py`. No token is needed for `/`,
 `/versions` and `/v2`, which the middleware of `api/versions.py` answers, nor for `/healthcheck`,
 `/livez` and `/readyz`, which that of `diptych_common.health` does. What else begins with `/v2.0`,
 `/v2.1` and so on is the same under `/v2`.
@@ -119,7 +148,7 @@ def page() -> str:
     for place in places():
         method, path = place.operation.split(" ")
         rules = ", ".join(f"`{rule}`" for rule in rules_of(place.operation)) or "none"
-        function = f"`{place.module}.py: {place.function}`"
+        function = f"`{place.module.replace('.', '/')}.py: {place.function}`"
         cost = _words(COSTS[place.operation])
         rows.append(f"| {method} | `{path}` | {function} | {rules} | {cost} |\n")
     return _HEAD + "".join(rows)

@@ -34,6 +34,8 @@ def guess(operation: str) -> str:
     for before, segment in pairwise(segments):
         if before == "{image_id}":
             return segment
+    if segments[1] == "metadefs":
+        return f"metadefs.{segments[4] if len(segments) > 4 else segments[2]}"
     return segments[1]
 
 
@@ -97,6 +99,15 @@ def test_a_body_is_refused_or_taken() -> None:
         "POST /v2/tasks",
         "POST /v2/images/{image_id}/members",
         "PUT /v2/images/{image_id}/members/{member}",
+        "POST /v2/metadefs/namespaces",
+        "PUT /v2/metadefs/namespaces/{namespace}",
+        "POST /v2/metadefs/namespaces/{namespace}/resource_types",
+        "POST /v2/metadefs/namespaces/{namespace}/objects",
+        "PUT /v2/metadefs/namespaces/{namespace}/objects/{name}",
+        "POST /v2/metadefs/namespaces/{namespace}/properties",
+        "PUT /v2/metadefs/namespaces/{namespace}/properties/{name}",
+        "POST /v2/metadefs/namespaces/{namespace}/tags",
+        "PUT /v2/metadefs/namespaces/{namespace}/tags/{name}",
     }
 
 

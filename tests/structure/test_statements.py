@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -34,7 +35,8 @@ async def api(images_database: str, tmp_path: Path) -> AsyncGenerator[httpx.Asyn
 def make(api: httpx.AsyncClient, images_database: str) -> Make:
     """`await make(data=b"…")`: the path of an image of Alice's, active if it has data.
 
-    `as_task` makes a task instead; `copied` lets the image be in the store `cheap` as well.
+    `as_task` makes a task instead, `as_namespace` a namespace of definitions; `copied` lets the
+    image be in the store `cheap` as well.
     """
 
     async def make_image(
@@ -44,7 +46,17 @@ def make(api: httpx.AsyncClient, images_database: str) -> Make:
         deactivated: bool = False,
         as_task: bool = False,
         copied: bool = False,
+        as_namespace: bool = False,
     ) -> str:
+        if as_namespace:
+            whole = {
+                "namespace": uuid4().hex,
+                "resource_type_associations": [{"name": "old"}],
+                "objects": [{"name": "old"}],
+                "properties": {"old": {"title": "Old", "type": "string"}},
+                "tags": [{"name": "old"}],
+            }
+            return (await api.post(SPACES, json=whole, headers=ADMIN)).json()["self"]
         if as_task:
             return (await api.post("/v2/tasks", json=TASK, headers=ADMIN)).json()["self"]
         body = {"disk_format": "raw", "container_format": "bare", "tags": ["old"]}
@@ -158,6 +170,32 @@ def fixed(path: str, headers: dict[str, str] = ALICE) -> Callable[[Make], Awaita
     return request
 
 
+SPACES = "/v2/metadefs/namespaces"
+SPACE = SPACES + "/{namespace}"
+NAMED = {"name": "a"}
+PROPERTY = {"name": "a", "title": "A", "type": "string"}
+
+
+def definition(
+    path: str = "", body: object = None, headers: dict[str, str] = ADMIN
+) -> Callable[[Make], Awaitable[Request]]:
+    """A request below a namespace that has one of each kind, named `old`."""
+
+    async def request(make: Make) -> Request:
+        return await make(as_namespace=True) + path, {"json": body, "headers": headers}
+
+    return request
+
+
+async def create_namespace(make: Make) -> Request:
+    return SPACES, {"json": {"namespace": uuid4().hex}, "headers": ADMIN}
+
+
+async def rename_namespace(make: Make) -> Request:
+    body = {"namespace": uuid4().hex}
+    return await make(as_namespace=True), {"json": body, "headers": ADMIN}
+
+
 REQUESTS: dict[str, Callable[[Make], Awaitable[Request]]] = {
     "GET /v2/images": list_images,
     "POST /v2/images": create,
@@ -188,6 +226,34 @@ REQUESTS: dict[str, Callable[[Make], Awaitable[Request]]] = {
     "POST /v2/tasks": create_task,
     "GET /v2/tasks/{task_id}": task,
     "DELETE /v2/tasks/{task_id}": fixed("/v2/tasks/any", ADMIN),
+    "GET /v2/metadefs/namespaces": fixed(SPACES),
+    "POST /v2/metadefs/namespaces": create_namespace,
+    "GET /v2/metadefs/namespaces/{namespace}": definition(),
+    "PUT /v2/metadefs/namespaces/{namespace}": rename_namespace,
+    "DELETE /v2/metadefs/namespaces/{namespace}": definition(),
+    "GET /v2/metadefs/resource_types": fixed("/v2/metadefs/resource_types"),
+    f"GET {SPACE}/resource_types": definition("/resource_types"),
+    f"POST {SPACE}/resource_types": definition("/resource_types", NAMED),
+    f"DELETE {SPACE}/resource_types/{{name}}": definition("/resource_types/old"),
+    f"GET {SPACE}/objects": definition("/objects"),
+    f"POST {SPACE}/objects": definition("/objects", NAMED),
+    f"DELETE {SPACE}/objects/{{name}}": definition("/objects/old"),
+    f"DELETE {SPACE}/objects": definition("/objects"),
+    f"GET {SPACE}/objects/{{name}}": definition("/objects/old"),
+    f"PUT {SPACE}/objects/{{name}}": definition("/objects/old", NAMED),
+    f"GET {SPACE}/properties": definition("/properties"),
+    f"POST {SPACE}/properties": definition("/properties", PROPERTY),
+    f"DELETE {SPACE}/properties/{{name}}": definition("/properties/old"),
+    f"DELETE {SPACE}/properties": definition("/properties"),
+    f"GET {SPACE}/properties/{{name}}": definition("/properties/old"),
+    f"PUT {SPACE}/properties/{{name}}": definition("/properties/old", PROPERTY),
+    f"GET {SPACE}/tags": definition("/tags"),
+    f"POST {SPACE}/tags": definition("/tags", {"tags": [NAMED]}),
+    f"DELETE {SPACE}/tags/{{name}}": definition("/tags/old"),
+    f"DELETE {SPACE}/tags": definition("/tags"),
+    f"GET {SPACE}/tags/{{name}}": definition("/tags/old"),
+    f"PUT {SPACE}/tags/{{name}}": definition("/tags/old", NAMED),
+    f"POST {SPACE}/tags/{{name}}": definition("/tags/a"),
 }
 
 

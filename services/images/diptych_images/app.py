@@ -2,7 +2,7 @@
 
 Where a route is: `/v2/<family>…` in `api/<family>.py`, `/v2/images/{id}/<sub>…` in
 `api/<sub>.py`. The exceptions: `file` is in `data.py`, `import` in `imports.py`, and
-`PATCH /v2/images/{id}` in `patch.py`.
+`PATCH /v2/images/{id}` in `patch.py`. `/v2/metadefs/…/<sub>` is in `api/metadefs/<sub>.py`.
 """
 
 import asyncio
@@ -44,6 +44,8 @@ from diptych_images.api import (
     tasks,
 )
 from diptych_images.api.errors import from_store, render
+from diptych_images.api.metadefs import namespaces, objects, properties, resource_types
+from diptych_images.api.metadefs import tags as metadef_tags
 from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
 from diptych_images.imports import plugins
@@ -68,6 +70,11 @@ ROUTERS = (
     stores.router,
     schemas.router,
     tasks.router,
+    namespaces.router,
+    resource_types.router,
+    objects.router,
+    properties.router,
+    metadef_tags.router,
 )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import orjson
@@ -25,13 +26,16 @@ from diptych_store.registry import open_store
 from diptych_store.report import Report
 
 from diptych_images import app as application
+from diptych_images import catalogue as files
 from diptych_images import deletion, marks, policies, readers, removal, settings
 from diptych_images import explain as explanation
 from diptych_images.db import explain as everything
 from diptych_images.db.images import ImageRow
+from diptych_images.db.metadefs import namespaces
 from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.imports import plugins
 from diptych_images.settings import ImagesSettings
+from diptych_images.wire.metadef import NewNamespace
 
 
 def _with_leftovers(loaded: Loaded[ImagesSettings]) -> Loaded[ImagesSettings]:
@@ -158,3 +162,82 @@ def restore(
         typer.echo(f"{SERVICE.name}: There is no image {image} that can be restored.", err=True)
         raise typer.Exit(1)
     typer.echo(f"Image {row['id']} is {row['status']} again.")
+
+
+metadefs = typer.Typer(no_args_is_help=True, help="Metadata definitions in Glance's JSON files.")
+main.add_typer(metadefs, name="metadefs")
+
+
+@metadefs.command()
+def load(
+    path: Annotated[
+        Path, typer.Argument(metavar="DIR", exists=True, help="The directory, or one file.")
+    ],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Add to namespaces that are there what they lack.")
+    ] = False,
+    prefer_new: Annotated[
+        bool, typer.Option("--prefer-new", help="With --merge: replace what they have, too.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make namespaces that are there anew.")
+    ] = False,
+    config_file: ConfigFiles = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Load namespaces, all files or none; those that are there stay as they are."""
+    if (prefer_new and not merge) or (overwrite and merge):
+        raise typer.BadParameter("--prefer-new goes with --merge, --overwrite without it.")
+    merged: files.Mode = "prefer_new" if prefer_new else "merge"
+    mode: files.Mode = "overwrite" if overwrite else merged if merge else "skip"
+    loaded = SERVICE.settings(config_file, config_dir)
+
+    async def put(new: Sequence[NewNamespace]) -> files.Loaded:
+        async with _metadefs_database(loaded) as db, db.write() as connection:
+            return await files.load(connection, new, mode)
+
+    with SERVICE.explained():
+        done = asyncio.run(put(files.read(path)))
+    for word, names in (
+        ("made", done.created),
+        ("changed", done.changed),
+        ("left alone", done.skipped),
+    ):
+        for name in names:
+            typer.echo(f"{word} {name}")
+
+
+@metadefs.command()
+def unload(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+    """Remove all namespaces, protected ones too, and all resource types."""
+    loaded = SERVICE.settings(config_file, config_dir)
+
+    async def remove() -> list[str]:
+        async with _metadefs_database(loaded) as db, db.write() as connection:
+            return await files.unload(connection)
+
+    with SERVICE.explained():
+        for name in asyncio.run(remove()):
+            typer.echo(f"removed {name}")
+
+
+@metadefs.command()
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", file_okay=False)],
+    config_file: ConfigFiles = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Write a file for each namespace into a directory, over those that are there."""
+    loaded = SERVICE.settings(config_file, config_dir)
+
+    async def found() -> list[namespaces.NamespaceRow]:
+        async with _metadefs_database(loaded) as db, db.read() as connection:
+            return await namespaces.everything(connection)
+
+    with SERVICE.explained():
+        for file in files.write(asyncio.run(found()), directory):
+            typer.echo(f"wrote {file}")
+
+
+def _metadefs_database(loaded: Loaded[ImagesSettings]) -> Database:
+    return Database(loaded.settings.database, application_name="diptych-images-metadefs")

@@ -3,12 +3,16 @@
 They carry the id of the request that is being served, or that asked for the job that runs.
 """
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
 from diptych_common import events
 from diptych_common.database import Connection
 from diptych_common.logs import request_id
 
 from diptych_images.db.images import ImageRow
 from diptych_images.db.members import MemberRow
+from diptych_images.db.metadefs.namespaces import Entry, Kind, NamespaceRow
 from diptych_images.db.tables import outbox
 from diptych_images.db.tasks import TaskRow
 from diptych_images.wire import event
@@ -31,3 +35,47 @@ async def emit_member(connection: Connection, event_type: str, row: MemberRow) -
     """Record an `image.member.*` event."""
     payload = event.member(row, deleted=event_type == "image.member.delete")
     await events.emit(connection, outbox, event_type, payload, request_id=request_id.get())
+
+
+_METADEF_KINDS: dict[Kind, str] = {
+    "resource_type_associations": "resource_type",
+    "properties": "property",
+    "objects": "object",
+    "tags": "tag",
+}
+
+
+async def emit_namespace(
+    connection: Connection, what: str, row: NamespaceRow, *, old: str | None = None
+) -> None:
+    """Record a `metadef_namespace.*` event: `what` is its last word, `old` the name before."""
+    deleted_at = datetime.now(UTC) if what == "delete" else None
+    await events.emit(
+        connection,
+        outbox,
+        f"metadef_namespace.{what}",
+        event.namespace(row, old=old, deleted_at=deleted_at),
+        request_id=request_id.get(),
+    )
+
+
+async def emit_metadefs(
+    connection: Connection,
+    what: str,
+    row: NamespaceRow,
+    kind: Kind,
+    entries: Sequence[Entry],
+    *,
+    old: str | None = None,
+) -> None:
+    """Record an event for each entry of a namespace that was created, changed or deleted."""
+    word = _METADEF_KINDS[kind]
+    deleted_at = datetime.now(UTC) if what == "delete" else None
+    for entry in entries:
+        await events.emit(
+            connection,
+            outbox,
+            f"metadef_{word}.{what}",
+            event.metadef(word, row, entry, old=old, deleted_at=deleted_at),
+            request_id=request_id.get(),
+        )

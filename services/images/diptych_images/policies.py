@@ -209,15 +209,23 @@ RULES: Final[tuple[Rule, ...]] = (
     _rule("metadef_default", "", "Stood for reading definitions in older releases."),
     _rule("metadef_admin", "role:admin", "Who may change definitions."),
     *(
-        _rule(name, _NAMESPACE_READER, description, operation, old=_OLD_METADEF)
-        for name, description, operation in (
+        _rule(name, _NAMESPACE_READER, description, *operations, old=_OLD_METADEF)
+        for name, description, *operations in (
             ("get_metadef_namespace", "See a namespace.", f"GET {_NAMESPACE}"),
             ("get_metadef_object", "See an object.", f"GET {_NAMESPACE}/objects/{{object}}"),
-            ("get_metadef_objects", "List objects.", f"GET {_NAMESPACE}/objects"),
+            (
+                "get_metadef_objects",
+                "List objects.",
+                f"GET {_NAMESPACE}/objects",
+                f"GET {_NAMESPACE}",
+            ),
             (
                 "list_metadef_resource_types",
                 "List resource types.",
                 "GET /v2/metadefs/resource_types",
+                f"GET {_NAMESPACES}",
+                f"GET {_NAMESPACE}",
+                f"GET {_NAMESPACE}/resource_types",
             ),
             (
                 "get_metadef_resource_type",
@@ -229,9 +237,14 @@ RULES: Final[tuple[Rule, ...]] = (
                 "See a property.",
                 f"GET {_NAMESPACE}/properties/{{property}}",
             ),
-            ("get_metadef_properties", "List properties.", f"GET {_NAMESPACE}/properties"),
+            (
+                "get_metadef_properties",
+                "List properties.",
+                f"GET {_NAMESPACE}/properties",
+                f"GET {_NAMESPACE}",
+            ),
             ("get_metadef_tag", "See a tag.", f"GET {_NAMESPACE}/tags/{{tag}}"),
-            ("get_metadef_tags", "List tags.", f"GET {_NAMESPACE}/tags"),
+            ("get_metadef_tags", "List tags.", f"GET {_NAMESPACE}/tags", f"GET {_NAMESPACE}"),
         )
     ),
     _rule(
@@ -242,11 +255,18 @@ RULES: Final[tuple[Rule, ...]] = (
         old=_OLD_METADEF,
     ),
     *(
-        _rule(name, "rule:metadef_admin", description, operation)
-        for name, description, operation in (
+        _rule(name, "rule:metadef_admin", description, *operations)
+        for name, description, *operations in (
             ("add_metadef_namespace", "Create a namespace.", f"POST {_NAMESPACES}"),
             ("modify_metadef_namespace", "Change a namespace.", f"PUT {_NAMESPACE}"),
-            ("delete_metadef_namespace", "Delete a namespace.", f"DELETE {_NAMESPACE}"),
+            (
+                "delete_metadef_namespace",
+                "Delete a namespace, or all of a kind that is in it.",
+                f"DELETE {_NAMESPACE}",
+                f"DELETE {_NAMESPACE}/objects",
+                f"DELETE {_NAMESPACE}/properties",
+                f"DELETE {_NAMESPACE}/tags",
+            ),
             ("add_metadef_object", "Create an object.", f"POST {_NAMESPACE}/objects"),
             (
                 "modify_metadef_object",

@@ -4,6 +4,8 @@ A deleted image stays as a row with `deleted_at`: its id can never be used again
 serves a list is partial, so that deleted images cost the living ones nothing.
 """
 
+from typing import Any
+
 from diptych_common.database import METADATA_NAMING
 from diptych_common.events import outbox_table
 from diptych_common.jobs import jobs_table
@@ -245,3 +247,71 @@ store_marks = Table(
     Column("node", Text, nullable=False),
     Column("noted_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
 )
+
+# Metadata definitions: what properties mean, for people and their tools. Nothing is checked against
+# them. Changes inside a namespace are made while its row is locked.
+metadef_namespaces = Table(
+    "metadef_namespaces",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("namespace", String(80), nullable=False, unique=True),
+    Column("display_name", String(80)),
+    Column("description", Text),
+    Column("visibility", String(7), nullable=False, server_default="private"),
+    Column("protected", Boolean, nullable=False, server_default=text("false")),
+    Column("owner", String(255)),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    CheckConstraint("visibility IN ('public', 'private')", name="visibility"),
+    Index("ix_metadef_namespaces_owner", "owner"),
+)
+
+# A type stays when no namespace is associated with it any more.
+metadef_resource_types = Table(
+    "metadef_resource_types",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
+
+
+def _in_namespace(name: str, *columns: Column[Any]) -> Table:
+    """What a namespace holds, each of its kind under a name of its own."""
+    return Table(
+        name,
+        metadata,
+        Column("id", BigInteger, Identity(always=True), primary_key=True),
+        Column(
+            "namespace_id",
+            BigInteger,
+            ForeignKey(metadef_namespaces.c.id, ondelete="CASCADE"),
+            nullable=False,
+        ),
+        *columns,
+        Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+        Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+        Index(f"uq_{name}_name", "namespace_id", "name", unique=True),
+    )
+
+
+metadef_associations = _in_namespace(
+    "metadef_associations",
+    Column("name", String(80), ForeignKey(metadef_resource_types.c.name), nullable=False),
+    Column("prefix", String(80)),
+    Column("properties_target", String(80)),
+)
+metadef_objects = _in_namespace(
+    "metadef_objects",
+    Column("name", String(80), nullable=False),
+    Column("description", Text),
+    # Objects of the API, or SQL NULL where the client gave none.
+    Column("required", JSONB(none_as_null=True)),
+    Column("properties", JSONB(none_as_null=True)),
+)
+metadef_properties = _in_namespace(
+    "metadef_properties",
+    Column("name", String(80), nullable=False),
+    Column("schema", JSONB, nullable=False),
+)
+metadef_tags = _in_namespace("metadef_tags", Column("name", String(80), nullable=False))

@@ -1,9 +1,13 @@
 """The payloads of notifications, as Glance's consumers (Ceilometer, billing) read them."""
 
+from datetime import datetime
+from typing import Any, Final
+
 from diptych_images.db.deletion import STATUS_BEFORE
 from diptych_images.db.images import ImageRow
 from diptych_images.db.imports import FAILED, IMPORTING, MESSAGE, names_of
 from diptych_images.db.members import MemberRow
+from diptych_images.db.metadefs.namespaces import Entry, NamespaceRow
 from diptych_images.db.tasks import TaskRow
 from diptych_images.wire.image import timestamp
 
@@ -77,4 +81,75 @@ def member(row: MemberRow, *, deleted: bool) -> dict[str, object]:
         "updated_at": timestamp(row["updated_at"]),
         "deleted": deleted,
         "deleted_at": timestamp(row["updated_at"]) if deleted else None,
+    }
+
+
+def namespace(
+    row: NamespaceRow, *, old: str | None = None, deleted_at: datetime | None = None
+) -> dict[str, object]:
+    """The payload of a `metadef_namespace.*` event; `old` is the name before a change."""
+    return {
+        "namespace": row["namespace"],
+        "namespace_old": old or row["namespace"],
+        "display_name": row["display_name"],
+        "protected": row["protected"],
+        "visibility": row["visibility"],
+        "owner": row["owner"],
+        "description": row["description"],
+        **_metadef_times(row["created_at"], row["updated_at"], deleted_at),
+    }
+
+
+# What consumers are told of a property; the rest of its schema Glance keeps to itself.
+_PROPERTY_KEYS: Final = (
+    "type", "title", "description", "default", "minimum", "maximum", "enum", "pattern",
+    "minLength", "maxLength", "confidential", "items", "uniqueItems", "minItems", "maxItems",
+    "additionalItems",
+)  # fmt: skip
+
+
+def metadef(
+    kind: str,
+    row: NamespaceRow,
+    entry: Entry,
+    *,
+    old: str | None = None,
+    deleted_at: datetime | None = None,
+) -> dict[str, object]:
+    """The payload of a `metadef_{kind}.*` event of something in a namespace."""
+    payload: dict[str, object] = {
+        "namespace": row["namespace"],
+        "name": entry["name"],
+        "name_old": old or entry["name"],
+    }
+    match kind:
+        case "object":
+            payload["description"] = entry["description"]
+            payload["required"] = entry["required"]
+            properties: dict[str, dict[str, Any]] = entry["properties"] or {}
+            payload["properties"] = [
+                {"name": name, **_property(schema)} for name, schema in properties.items()
+            ]
+        case "property":
+            payload |= _property(entry["schema"])
+        case "resource_type":
+            payload["prefix"] = entry["prefix"]
+            payload["properties_target"] = entry["properties_target"]
+        case _:
+            pass
+    return payload | _metadef_times(entry["created_at"], entry["updated_at"], deleted_at)
+
+
+def _property(schema: dict[str, Any]) -> dict[str, object]:
+    return {key: schema.get(key) for key in _PROPERTY_KEYS}
+
+
+def _metadef_times(
+    created_at: datetime, updated_at: datetime, deleted_at: datetime | None
+) -> dict[str, object]:
+    return {
+        "created_at": timestamp(created_at),
+        "updated_at": timestamp(updated_at),
+        "deleted": deleted_at is not None,
+        "deleted_at": None if deleted_at is None else timestamp(deleted_at),
     }

@@ -559,7 +559,7 @@ _METADEF_DEFINITIONS: Schema = {
     },
 }
 
-_METADEF_TAG: Schema = {
+METADEF_TAG: Schema = {
     "name": "tag",
     "additionalProperties": False,
     "required": ["name"],
@@ -570,7 +570,7 @@ _METADEF_TAG: Schema = {
     },
 }
 
-_METADEF_PROPERTY: Schema = {
+METADEF_PROPERTY: Schema = {
     "name": "property",
     "additionalProperties": False,
     "required": ["name", "title", "type"],
@@ -580,7 +580,7 @@ _METADEF_PROPERTY: Schema = {
     },
 }
 
-_METADEF_PROPERTIES: Schema = {
+METADEF_PROPERTIES: Schema = {
     "name": "properties",
     "properties": {
         "properties": {
@@ -601,10 +601,10 @@ _METADEF_PROPERTIES: Schema = {
         {"rel": "next", "href": "{next}"},
         {"rel": "describedby", "href": "{schema}"},
     ],
-    "definitions": _METADEF_PROPERTY["definitions"],
+    "definitions": METADEF_PROPERTY["definitions"],
 }
 
-_METADEF_OBJECT: Schema = {
+METADEF_OBJECT: Schema = {
     "name": "object",
     "additionalProperties": False,
     "required": ["name"],
@@ -618,7 +618,7 @@ _METADEF_OBJECT: Schema = {
     "definitions": _METADEF_DEFINITIONS,
 }
 
-_METADEF_RESOURCE_TYPE: Schema = {
+METADEF_RESOURCE_TYPE: Schema = {
     "name": "resource_type_association",
     "additionalProperties": False,
     "required": ["name"],
@@ -640,7 +640,7 @@ _METADEF_RESOURCE_TYPE: Schema = {
     },
 }
 
-_METADEF_NAMESPACE: Schema = {
+METADEF_NAMESPACE: Schema = {
     "name": "namespace",
     "additionalProperties": False,
     "required": ["namespace"],
@@ -706,16 +706,16 @@ def documents(image: ImageSchema) -> dict[str, Schema]:
         "members": _simple_collection("members", MEMBER),
         "task": TASK,
         "tasks": _simple_collection("tasks", TASK),
-        "metadefs/namespace": _METADEF_NAMESPACE,
-        "metadefs/namespaces": _paged_collection("namespaces", _METADEF_NAMESPACE),
-        "metadefs/resource_type": _METADEF_RESOURCE_TYPE,
+        "metadefs/namespace": METADEF_NAMESPACE,
+        "metadefs/namespaces": _paged_collection("namespaces", METADEF_NAMESPACE),
+        "metadefs/resource_type": METADEF_RESOURCE_TYPE,
         "metadefs/resource_types": _paged_collection(
-            "resource_type_associations", _METADEF_RESOURCE_TYPE
+            "resource_type_associations", METADEF_RESOURCE_TYPE
         ),
-        "metadefs/property": _METADEF_PROPERTY,
-        "metadefs/properties": _METADEF_PROPERTIES,
-        "metadefs/object": _METADEF_OBJECT,
-        "metadefs/objects": _paged_collection("objects", _METADEF_OBJECT),
-        "metadefs/tag": _METADEF_TAG,
-        "metadefs/tags": _paged_collection("tags", _METADEF_TAG),
+        "metadefs/property": METADEF_PROPERTY,
+        "metadefs/properties": METADEF_PROPERTIES,
+        "metadefs/object": METADEF_OBJECT,
+        "metadefs/objects": _paged_collection("objects", METADEF_OBJECT),
+        "metadefs/tag": METADEF_TAG,
+        "metadefs/tags": _paged_collection("tags", METADEF_TAG),
     }

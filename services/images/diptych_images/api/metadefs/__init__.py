@@ -1,0 +1,1 @@
+"""Routes of metadata definitions: one module per kind."""

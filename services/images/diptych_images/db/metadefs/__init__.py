@@ -1,0 +1,1 @@
+"""Metadata definitions: namespaces, what is in them, and the resource types that they are for."""
