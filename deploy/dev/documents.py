@@ -46,6 +46,16 @@ from `OS_…` variables.
 `[paste_deploy] flavor` differs in one point: Glance serves everyone as an administrator where the
 flavor does not name `keystone`. Here that must be said, by `none`; a flavor without any of
 `keystone`, `trusted` and `none` is refused.
+
+`schema-image.json` beside the configuration, or what `image_schema_file` names, declares custom
+properties: an object of JSON schemas by name, or `{"properties": {...}, "required": [...]}`. It
+takes the place of the file that comes with Glance, whose properties are declared without one.
+Values are strings, or null where the type allows it. What is required must be given when an image
+is created, and cannot be removed; Glance asks for it in every change as well. A file that declares
+a base property, requires one that no client can set, or is no schema, stops the service.
+
+A client chooses the digest of an image's bytes by `os_hash_algo` when it creates the image: sha512,
+sha384, sha256 or sha1. Glance ignores that. Without it `hashing_algorithm` decides.
 """
 
 _POLICY: Final = """\
@@ -93,6 +103,45 @@ value, or that ask another server (`http:`, `https:`).
 for projects. `[oslo_policy] enforce_new_defaults = false` also allows what the defaults of older
 releases allowed; changes of an image then need its owner or an administrator whatever the rules
 say.
+
+## Property protections
+
+The file that `[DEFAULT] property_protection_file` names says who may do what with custom properties
+of images, beyond what the rules say of the image. It is Glance's:
+
+```
+[^x_billing_]
+create = admin,billing
+read = admin,billing,member
+update = admin,billing
+delete = admin
+
+[.*]
+create = @
+read = @
+update = @
+delete = @
+```
+
+- A section is a regular expression. Of those that are found anywhere in a property's name, whose
+  case counts, the first in the file decides, alone. What no section is about is denied to
+  everybody, administrators too; hence the last one above.
+- Each section has all four operations. With `property_protection_rule_format = roles` they name
+  roles, whatever their case, those of a service that acts for the caller included; `@` is
+  everybody, `!` and nothing nobody. With `policies` each names one rule of the policy, or `@` or
+  `!`; the rule is asked without a target.
+- What a caller may not create, update or delete is answered 403. What it may not read is for it not
+  there: not in images, lists, answers to changes and tasks, not for filters, 409 for changes that
+  need it, and not touched by any other change. It can be overwritten only where both `create` and
+  `update` are allowed, whereas in Glance `create` is enough.
+- glance-download does not copy what the importing user could not set; inject_image_metadata sets
+  what it is told to.
+- Properties that begin with `os_glance` are the service's own; sections for them have no effect.
+- A file that is missing or broken stops the service: a section that is no regular expression, that
+  lacks an operation, that has `@` and `!` together, or names a rule that the policy has not (in
+  Glance that is the rule `default`, which allows everybody). A changed file is taken over within
+  seconds; one that is broken or gone leaves what was protected as it was, and a rule that went from
+  the policy allows nobody.
 """
 
 

@@ -7,23 +7,34 @@ from contextlib import asynccontextmanager, contextmanager
 from diptych_common.database import Database
 from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
+from diptych_common.policy import Policy
+from diptych_images import policies, property_protection
 from diptych_images.imports.equipment import Equipment
+from diptych_images.property_protection import PropertyProtection
 from diptych_images.settings import ImagesSettings, load
 from diptych_images.worker import make_worker
 from diptych_store.ingest import BlockPool
 from diptych_store.registry import Stores
 from diptych_store.settings import StoresConfig
 
+POLICY = Policy.load(policies.RULES)
+UNPROTECTED = PropertyProtection(None, "roles", POLICY)
+
 
 @contextmanager
 def equipped(
-    settings: ImagesSettings, db: Database, stores: Stores, metrics: Metrics | None = None
+    settings: ImagesSettings,
+    db: Database,
+    stores: Stores,
+    metrics: Metrics | None = None,
+    protection: PropertyProtection = UNPROTECTED,
 ) -> Generator[Equipment]:
     """What jobs work with: these stores, and the rest as a process has it."""
     blocks = BlockPool(blocks=8)
     outbound = Outbound(settings.outbound)
     try:
-        yield Equipment(settings, db, stores, outbound, blocks, metrics or Metrics())
+        metrics = metrics or Metrics()
+        yield Equipment(settings, db, stores, outbound, blocks, metrics, protection)
     finally:
         blocks.close()
 
@@ -51,6 +62,7 @@ async def working(environ: dict[str, str]) -> AsyncGenerator[Equipment]:
             StoresConfig.from_sections(loaded.sections), on_call=metrics.store_called
         ) as stores,
     ):
-        with equipped(loaded.settings, db, stores, metrics) as equipment:
+        protection = property_protection.load(loaded, POLICY)
+        with equipped(loaded.settings, db, stores, metrics, protection) as equipment:
             async with running(equipment):
                 yield equipment

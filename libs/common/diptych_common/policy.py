@@ -10,11 +10,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Literal, cast
 
 import yaml
 
-from diptych_common import policy_language
+from diptych_common import policy_language, watching
 from diptych_common.errors import Forbidden
 from diptych_common.identity import Identity
 from diptych_common.policy_language import Check, Node, PolicySyntaxError, RuleText
@@ -22,11 +22,6 @@ from diptych_common.policy_language import Check, Node, PolicySyntaxError, RuleT
 log = logging.getLogger(__name__)
 
 Scope = Literal["project", "domain", "system"]
-
-# Seconds between looks at the files, and between two looks that must agree before a file is taken:
-# one that is being written in place can be valid, and shorter, in the middle.
-WATCH_INTERVAL: Final = 5.0
-SETTLE_TIME: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +59,6 @@ class Compiled:
     trees: Mapping[str, Node]
     checks: Mapping[str, Check]
     overrides: Mapping[str, RuleText]
-
-
-# The places of the files, with what tells one state from another.
-_Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
 class Policy:
@@ -147,22 +138,19 @@ class Policy:
         return last[1]
 
     async def watch(
-        self, *, interval: float = WATCH_INTERVAL, settle_time: float = SETTLE_TIME
+        self,
+        *,
+        interval: float = watching.WATCH_INTERVAL,
+        settle_time: float = watching.SETTLE_TIME,
     ) -> None:
         """Take over changes of the files, forever; cancel it to stop.
 
         A change that cannot be used is logged, and the rules stay as they were. So they do when
         the file is gone, for it may be in the middle of being replaced.
         """
-        while True:
-            await asyncio.sleep(interval)
-            seen = await asyncio.to_thread(self._look)
-            if seen == self._fingerprint:
-                continue
-            await asyncio.sleep(settle_time)
-            if await asyncio.to_thread(self._look) != seen:
-                continue
-            self._fingerprint = seen
+        async for seen in watching.changes(
+            self._look, self._fingerprint, interval=interval, settle_time=settle_time
+        ):
             if not seen:
                 log.warning("The policy files are gone; the rules stay as they were.")
                 continue
@@ -188,15 +176,12 @@ class Policy:
             raise PolicyError(f"The policy files cannot be listed: {error}") from error
         return files
 
-    def _look(self) -> _Fingerprint:
+    def _look(self) -> watching.Fingerprint:
         """The state that the files are in; one that cannot be told is a state as well."""
         try:
-            states = [(str(file), file.stat()) for file in self._files()]
+            return watching.fingerprint(self._files())
         except (PolicyError, OSError) as error:
             return ((str(error), 0, 0, 0),)
-        return tuple(
-            (name, state.st_mtime_ns, state.st_size, state.st_ino) for name, state in states
-        )
 
     def _read(self) -> Compiled:
         overrides: dict[str, RuleText] = {}

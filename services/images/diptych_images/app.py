@@ -18,6 +18,7 @@ from diptych_common.application import Application, assemble
 from diptych_common.database import Database
 from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
+from diptych_common.policy import Policy
 from diptych_common.settings import Loaded
 from diptych_common.worker import Worker
 from diptych_store.errors import StoreError
@@ -28,7 +29,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Scope
 
-from diptych_images import marks, policies
+from diptych_images import marks, policies, property_protection, site_schema
 from diptych_images.api import (
     actions,
     data,
@@ -50,9 +51,9 @@ from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
 from diptych_images.imports import plugins
 from diptych_images.imports.equipment import Equipment
+from diptych_images.property_protection import PropertyProtection
 from diptych_images.settings import ImagesSettings
 from diptych_images.settings import stores as settings_of_stores
-from diptych_images.wire.schemas import ImageSchema
 from diptych_images.worker import make_worker
 
 _LONGER_THAN_ANY_ATTEMPT = timedelta(days=36500)
@@ -82,12 +83,14 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     """The service as an ASGI application; what it needs is opened when the server starts it.
 
     Raises what tells an operator that the settings cannot be used: SettingsError,
-    PolicyError, ValueError.
+    PolicyError, ValueError (the latter for files that protect or declare properties too).
     """
     settings = loaded.settings
     stores_config = settings_of_stores(loaded)
     check_host(stores_config)
     policy = service.load_policy(policies.RULES, loaded)
+    protection = property_protection.load(loaded, policy)
+    schema = site_schema.load(loaded)
     metrics = Metrics()
     db = Database(
         settings.database,
@@ -128,23 +131,20 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             # slow uploads stay well below 64 MiB.
             blocks = BlockPool(blocks=8)
             stack.callback(blocks.close)
-            watching = asyncio.create_task(policy.watch())
-            stack.callback(watching.cancel)
+            await stack.enter_async_context(_watching(policy, protection))
             if settings.jobs.with_worker:
                 await plugins.tidy(settings)
-                equipment = Equipment(settings, db, stores, outbound, blocks, metrics)
+                equipment = Equipment(settings, db, stores, outbound, blocks, metrics, protection)
                 await stack.enter_async_context(_running(make_worker(equipment)))
             yield {
                 "resources": Resources(
                     settings=settings,
                     db=db,
                     policy=policy,
+                    protection=protection,
                     stores=stores,
                     blocks=blocks,
-                    schema=ImageSchema(
-                        disk_formats=settings.image_format.disk_formats,
-                        container_formats=settings.image_format.container_formats,
-                    ),
+                    schema=schema,
                     metrics=metrics,
                     sealed=sealing.configured(settings.jobs),
                 )
@@ -172,6 +172,17 @@ async def _default_store_answers(scope: Scope) -> None:
 
 
 @asynccontextmanager
+async def _watching(policy: Policy, protection: PropertyProtection) -> AsyncGenerator[None]:
+    """Take over changes of the operator's files meanwhile."""
+    tasks = [asyncio.create_task(policy.watch()), asyncio.create_task(protection.watch())]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+@asynccontextmanager
 async def _running(worker: Worker) -> AsyncGenerator[None]:
     """Run a worker beside the API; on leaving, its jobs are handed back."""
     stop = asyncio.Event()
@@ -186,6 +197,8 @@ async def _running(worker: Worker) -> AsyncGenerator[None]:
 async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
     """Run background jobs alone, until SIGTERM or SIGINT."""
     settings = loaded.settings
+    policy = service.load_policy(policies.RULES, loaded)
+    protection = property_protection.load(loaded, policy)
     metrics = Metrics()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -204,9 +217,10 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
     listening = metrics.listening(settings.metrics.bind_host, settings.metrics.worker_bind_port)
     try:
         with listening if settings.metrics.enabled else nullcontext():
-            async with db, opened as stores, marks.compared(db, stores):
+            watched = _watching(policy, protection)
+            async with db, opened as stores, marks.compared(db, stores), watched:
                 await plugins.tidy(settings)
-                equipment = Equipment(settings, db, stores, outbound, blocks, metrics)
+                equipment = Equipment(settings, db, stores, outbound, blocks, metrics, protection)
                 await make_worker(equipment).run(stop)
     finally:
         blocks.close()

@@ -47,6 +47,8 @@ _BracketedPorts = Annotated[PortList, BeforeValidator(_without_brackets)]
 
 PLUGINS: Final = ("no_op", "inject_image_metadata", "image_decompression", "image_conversion")
 
+HashAlgorithm = Literal["sha512", "sha384", "sha256", "sha1"]
+
 _LONGEST_PROPERTY_NAME = 255
 
 
@@ -82,13 +84,28 @@ class Default(common.ServiceDefault, frozen=True):
         " Glance wants them, do not count. glance-download and swift-local, which act with users'"
         " tokens, need [jobs] secret_keys; names of others have no effect.",
     )
-    hashing_algorithm: Literal["sha512", "sha384", "sha256", "sha1"] = option(
-        "sha512", "Digest of new images, besides MD5: os_hash_algo."
+    hashing_algorithm: HashAlgorithm = option(
+        "sha512",
+        "Digest of images, besides MD5, where their creation chooses no os_hash_algo of these.",
     )
     image_size_cap: Bytes = option(1 << 40, "Largest image, in bytes.")
     image_member_quota: int = option(128, "Members of an image; negative: no limit.")
     image_property_quota: int = option(128, "Properties of an image; negative: no limit.")
     image_tag_quota: int = option(128, "Tags of an image; negative: no limit.")
+    property_protection_file: str | None = option(
+        None,
+        "File that says who may create, read, update and delete which custom properties. Unset:"
+        " whoever may do so with the image.",
+    )
+    property_protection_rule_format: Literal["roles", "policies"] = option(
+        "roles", "Whether that file names roles or rules of the policy."
+    )
+    image_schema_file: str | None = option(
+        None,
+        "File that declares properties beyond the base ones, in JSON; not in Glance. Unset:"
+        " schema-image.json beside the configuration files, and without one what Glance's own"
+        " declares.",
+    )
     limit_param_default: int = option(25, "Items on a page where a client does not say.", ge=1)
     api_limit_max: int = option(1000, "Most items on a page.", ge=1)
     node_staging_uri: str | None = option(
@@ -329,8 +346,6 @@ UNUSED: Final[common.Unused] = {
         "http_retries": "each store has retries of its own; see its page",
         "user_storage_quota": _NOT_YET,
         "use_keystone_limits": _NOT_YET,
-        "property_protection_file": _NOT_YET,
-        "property_protection_rule_format": _NOT_YET,
         "scrub_pool_size": "bytes are removed by jobs, as many at a time as [jobs] concurrency",
         "wakeup_time": "an image is scrubbed when its scrub_time is over",
         "restore": "see the command restore",

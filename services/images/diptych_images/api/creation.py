@@ -34,6 +34,9 @@ def checked(body: object, res: Resources, who: Identity) -> ImageCreate:
         res.policy.require("publicize_image", who, about)
     if new.visibility == "community":
         res.policy.require("communitize_image", who, about)
+    for name in new.properties:
+        if not res.protection.allows(who, "create", name):
+            raise wire.reserved(name)
     wire.check_quotas(
         new.properties,
         new.tags,

@@ -28,6 +28,7 @@ from diptych_images import readers
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.incoming import (
     announced_size,
+    hash_algorithm,
     named_store,
     octets_openapi,
     received,
@@ -92,14 +93,14 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
         await emit(connection, "image.update", saving)
 
     async with Held(res.db, store, attempt, lease_s=lease_s) as held:
-        stored, findings = await received(request, res, held, size=size)
+        algorithm = hash_algorithm(saving, res)
+        stored, findings = await received(request, res, held, size=size, algorithm=algorithm)
         virtual_size = judge(
             findings,
             disk_format=disk_format,
             container_format=container_format,
             rules=res.settings.image_format,
         )
-        algorithm = res.settings.default.hashing_algorithm
         location = await held.publish()
         async with res.db.write() as connection:
             active = await images.finish_upload(

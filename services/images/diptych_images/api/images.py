@@ -42,6 +42,7 @@ async def list_(request: Request, res: Res, who: Who) -> Response:
         default_limit=res.settings.default.limit_param_default,
         max_limit=res.settings.default.api_limit_max,
     )
+    query = listing.without_properties(query, res.protection.unreadable(who, query.properties))
     async with res.db.read() as connection:
         page = await image_list.page(
             connection, query, project_id=who.project_id, is_admin=is_admin(res, who)

@@ -91,6 +91,7 @@ async def begin(
         project_id=who.project_id,
         request_id=request_id.get(),
         remove_image=remove_image,
+        os_hash_algo=row["os_hash_algo"],
     )
     await jobs.enqueue(
         connection,

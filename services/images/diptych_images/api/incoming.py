@@ -78,12 +78,18 @@ def require_room(row: ImageRow, size: int | None, res: Resources) -> None:
         raise TooLarge(f"An image can have {limit} bytes.")
 
 
+def hash_algorithm(row: ImageRow, res: Resources) -> str:
+    """What the bytes are hashed with besides MD5: as was chosen at creation, or the setting."""
+    return row["os_hash_algo"] or res.settings.default.hashing_algorithm
+
+
 async def received(
-    request: Request, res: Resources, held: Held, *, size: int | None
+    request: Request, res: Resources, held: Held, *, size: int | None, algorithm: str
 ) -> tuple[Ingested, Findings]:
     """Write the body into the attempt's place, where it waits to be published.
 
-    `size` is what was announced. Raises as `ingest`, and Gone if the attempt is lost.
+    `size` is what was announced; the digests are MD5 and that of `algorithm`. Raises as `ingest`,
+    and Gone if the attempt is lost.
     """
     settings = res.settings.default
     store = held.target.store
@@ -96,7 +102,7 @@ async def received(
                 held.target.attempt,
                 size=size,
                 limit=settings.image_size_cap,
-                digests=Digests(("md5", settings.hashing_algorithm)),
+                digests=Digests(("md5", algorithm)),
                 observers=[inspection],
                 pool=res.blocks,
             )

@@ -1,5 +1,7 @@
 """PATCH /v2/images/{id}, in both of its dialects."""
 
+from functools import partial
+
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
@@ -41,6 +43,7 @@ async def update(image_id: str, request: Request, res: Res, who: Who) -> Respons
             property_quota=res.settings.default.image_property_quota,
             tag_quota=res.settings.default.image_tag_quota,
             required=res.schema.required,
+            may=partial(res.protection.allows, who),
         )
         for visibility in changes.visibilities:
             if visibility in _VISIBILITY_RULES:

@@ -21,6 +21,7 @@ from fastapi import Depends, Request
 from diptych_images import policies
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
+from diptych_images.property_protection import PropertyProtection
 from diptych_images.settings import ImagesSettings
 from diptych_images.wire import image
 from diptych_images.wire.schemas import ImageSchema
@@ -43,6 +44,7 @@ class Resources:
     settings: ImagesSettings
     db: Database
     policy: Policy
+    protection: PropertyProtection
     stores: Stores
     blocks: BlockPool
     schema: ImageSchema
@@ -219,4 +221,5 @@ def document(row: ImageRow, res: Resources, who: Identity) -> dict[str, object]:
         multi_store=res.stores.is_multiple,
         locations=res.stores.in_read_order(row["locations"]),
         nullable=res.schema.nullable,
+        hidden=res.protection.unreadable(who, row["properties"]),
     )

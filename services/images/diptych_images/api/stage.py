@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.incoming import (
     announced_size,
+    hash_algorithm,
     octets_openapi,
     received,
     require_octet_stream,
@@ -66,7 +67,8 @@ async def stage(image_id: str, request: Request, res: Res, who: Who) -> Response
         await emit(connection, "image.update", uploading)
 
     async with Held(res.db, store, attempt, lease_s=lease_s) as held:
-        stored, findings = await received(request, res, held, size=size)
+        algorithm = hash_algorithm(uploading, res)
+        stored, findings = await received(request, res, held, size=size, algorithm=algorithm)
         location = await held.publish()
         async with res.db.write() as connection:
             staged = await imports.finish_stage(

@@ -1,5 +1,7 @@
 """/v2/tasks, how data was imported before there were import methods; GET /v2/images/{id}/tasks."""
 
+from typing import cast
+
 from diptych_common.errors import BadRequest, MethodNotAllowed, NotFound
 from diptych_common.identity import Identity
 from diptych_common.responses import json_response
@@ -20,9 +22,11 @@ from diptych_images.api.resources import (
     require,
 )
 from diptych_images.db import tasks
+from diptych_images.db.tasks import TaskRow
 from diptych_images.imports.web import check_uri
 from diptych_images.wire import listing
 from diptych_images.wire import task as wire
+from diptych_images.wire.image import BASE_PROPERTIES
 
 router = APIRouter(prefix="/v2", responses=ANY_ERROR)
 
@@ -38,7 +42,8 @@ async def of_image(image_id: str, res: Res, who: Who) -> Response:
         raise not_found(image_id)
     row, its_tasks = found
     require(res, "get_image", who, row)
-    return json_response({"tasks": [wire.of_image(task) for task in its_tasks]})
+    shown = [wire.of_image(_readable(task, res, who)) for task in its_tasks]
+    return json_response({"tasks": shown})
 
 
 @router.get("/tasks", dependencies=[NO_BODY])
@@ -90,7 +95,7 @@ async def create(request: Request, res: Res, who: Who) -> Response:
             remove_image=True,
         )
     headers = {"Location": str(request.url_for("show_task", task_id=task["id"]))}
-    return json_response(wire.document(task), status=201, headers=headers)
+    return json_response(wire.document(_readable(task, res, who)), status=201, headers=headers)
 
 
 @router.get("/tasks/{task_id}", dependencies=[NO_BODY], name="show_task")
@@ -103,7 +108,7 @@ async def show(task_id: str, res: Res, who: Who) -> Response:
         )
     if task is None:
         raise NotFound(f"There is no task {task_id}.")
-    return json_response(wire.document(task))
+    return json_response(wire.document(_readable(task, res, who)))
 
 
 @router.delete("/tasks/{task_id}")
@@ -111,6 +116,17 @@ async def delete(task_id: str, res: Res, who: Who) -> Response:
     """Never possible: a task is forgotten some time after its end."""
     _require_access(res, who)
     raise MethodNotAllowed("Tasks cannot be deleted; they expire.", headers={"Allow": "GET"})
+
+
+def _readable(task: TaskRow, res: Resources, who: Identity) -> TaskRow:
+    """The task, without what it was told of properties that the caller may not read."""
+    given = task["input"].get("image_properties")
+    if not isinstance(given, dict):
+        return task
+    properties = cast("dict[str, object]", given)
+    hidden = res.protection.unreadable(who, properties.keys() - BASE_PROPERTIES)
+    left = {name: value for name, value in properties.items() if name not in hidden}
+    return {**task, "input": {**task["input"], "image_properties": left}}
 
 
 def _require_access(res: Resources, who: Identity, *rules: str) -> None:

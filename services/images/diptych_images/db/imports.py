@@ -538,13 +538,18 @@ async def leave_landed(
 
 
 async def give_up(
-    connection: AsyncConnection, image_id: str, *, task_id: str, message: str
+    connection: AsyncConnection,
+    image_id: str,
+    *,
+    task_id: str,
+    message: str,
+    os_hash_algo: str | None = None,
 ) -> Ended | None:
     """End an import that failed; None if the task does not hold the image.
 
     After `leave_landed`. The image is queued again, or active as it was before a copy; clients see
-    the stores that were not reached as failed, and its owner `message`. Staged bytes are to be
-    removed.
+    the stores that were not reached as failed, and its owner `message`. `os_hash_algo` is what a
+    queued image has again. Staged bytes are to be removed.
     """
     row = await _held(connection, image_id, task_id)
     if row is None:
@@ -566,7 +571,7 @@ async def give_up(
             "size": None,
             "virtual_size": None,
             "checksum": None,
-            "os_hash_algo": None,
+            "os_hash_algo": os_hash_algo,
             "os_hash_value": None,
         }
         released = await connection.execute(_RELEASE_STAGED, {"the_image": image_id})

@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from diptych_common.errors import UnsupportedMediaType
+from diptych_common.identity import Identity
 from diptych_common.jobs import GiveUp
 from diptych_store.digests import Digests
 from diptych_store.errors import BadLocation, SizeLimitExceeded, SizeMismatch
@@ -175,7 +176,11 @@ async def from_region(run: Import, names: Collection[str]) -> Failures:
             disk_format=disk_format,
             container_format=container_format,
             expected={name: value for name, value in image.digests.items() if name in known},
-            properties=image.properties,
+            properties=equipment.protection.settable(
+                Identity(project_id=run.order.project_id, roles=frozenset(run.order.roles)),
+                image.properties,
+                beside=run.image["properties"],
+            ),
         )
 
 
@@ -372,7 +377,7 @@ def _declared_if_known(run: Import) -> tuple[str | None, str]:
 
 
 def _algorithm(run: Import) -> str:
-    """The algorithm of `os_hash_algo`: the image's, if it has run already."""
+    """The algorithm of `os_hash_algo`: the image's, if it was chosen or used before."""
     return run.image["os_hash_algo"] or run.equipment.settings.default.hashing_algorithm
 
 

@@ -274,7 +274,11 @@ async def _revert(context: JobContext, order: ImportJob, reason: str, equipment:
         message = f"{reason} {_NEXT.get(order.request.method, _QUEUED)}"
     async with context.write() as connection:
         ended = await imports.give_up(
-            connection, order.image_id, task_id=order.task_id, message=message
+            connection,
+            order.image_id,
+            task_id=order.task_id,
+            message=message,
+            os_hash_algo=order.os_hash_algo,
         )
         await _fail(connection, order, message if ended is not None else _GONE, equipment)
         if ended is None:

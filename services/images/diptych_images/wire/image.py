@@ -1,15 +1,16 @@
 """What a client sends to create an image, and the document that it sees of one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from diptych_common.errors import BadRequest, Forbidden, TooLarge
 from diptych_store.locations import without_credentials
 
 from diptych_images.db.images import ImageRow, LocationRow, is_uuid
 from diptych_images.db.imports import MESSAGE
+from diptych_images.settings import HashAlgorithm
 from diptych_images.wire.schemas import ImageSchema
 
 # Names that a client can never set. Source: images API, as Glance 33.0 refuses them.
@@ -33,6 +34,8 @@ BASE_PROPERTIES = frozenset(
     }
 )  # fmt: skip
 
+_HASH_ALGORITHMS = get_args(HashAlgorithm)
+
 # Bookkeeping of a Glance that this database may have come from; never shown.
 _HIDDEN = ("os_glance_hash_op_host", "os_glance_stage_host")
 
@@ -43,7 +46,8 @@ class ImageCreate:
 
     `id` is None where the client left the choice to the server. `visibility` is None where it was
     not given: the image will be `shared`, while policy is asked about `private`, as in Glance.
-    `owner` is the caller's project unless an administrator chose another, or none.
+    `owner` is the caller's project unless an administrator chose another, or none. `os_hash_algo`
+    is None where the setting is to decide when there are bytes.
     """
 
     id: str | None
@@ -56,6 +60,7 @@ class ImageCreate:
     container_format: str | None
     min_disk: int
     min_ram: int
+    os_hash_algo: str | None
     tags: tuple[str, ...]
     properties: Mapping[str, str | None]
 
@@ -71,6 +76,7 @@ class ImageCreate:
             "container_format": self.container_format,
             "min_disk": self.min_disk,
             "min_ram": self.min_ram,
+            "os_hash_algo": self.os_hash_algo,
             "protected": self.protected,
             "os_hidden": self.os_hidden,
             "tags": list(self.tags),
@@ -83,11 +89,12 @@ def parse_create(
 ) -> ImageCreate:
     """Check a request document against the schema and the names that a client cannot set.
 
-    Raises BadRequest for what the schema refuses, Forbidden for read-only and reserved names and
-    for another project's `owner` by anyone but an administrator. Quotas are the caller's to check
-    (`check_quotas`), after policy.
+    Raises BadRequest for what the schema refuses and for an algorithm that there is not, Forbidden
+    for read-only and reserved names and for another project's `owner` by anyone but an
+    administrator. Quotas are the caller's to check (`check_quotas`), after policy.
 
-    `os_hash_algo` and `os_hash_value` are checked and then ignored, as in Glance.
+    `os_hash_value` is checked and then ignored, as in Glance, which ignores `os_hash_algo` too:
+    here it chooses what the image's bytes are hashed with.
     """
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.")
@@ -113,6 +120,9 @@ def parse_create(
     # The schema's pattern lets a line feed follow.
     if image_id is not None and not is_uuid(image_id):
         raise BadRequest("Property id is not a UUID.")
+    os_hash_algo = given.get("os_hash_algo")
+    if os_hash_algo is not None and os_hash_algo not in _HASH_ALGORITHMS:
+        raise BadRequest(f"Property os_hash_algo must be one of {', '.join(_HASH_ALGORITHMS)}.")
     return ImageCreate(
         id=None if image_id is None else image_id.lower(),
         owner=owner,
@@ -124,6 +134,7 @@ def parse_create(
         container_format=given.get("container_format"),
         min_disk=given.get("min_disk", 0),
         min_ram=given.get("min_ram", 0),
+        os_hash_algo=os_hash_algo,
         tags=unique(given.get("tags", [])),
         properties={name: value for name, value in given.items() if name not in BASE_PROPERTIES},
     )
@@ -179,6 +190,7 @@ def document(
     multi_store: bool = False,
     locations: Sequence[LocationRow] | None = None,
     nullable: frozenset[str] = frozenset(),
+    hidden: Collection[str] = (),
 ) -> dict[str, object]:
     """The image as clients see it.
 
@@ -186,6 +198,7 @@ def document(
     A deactivated image shows none to anyone but an administrator. None shows a credential,
     whatever an old row holds; one that cannot be told from its credential is left out. `nullable`
     names the custom properties that the schema lets be null; a null in any other is shown as "".
+    `hidden` names those that the caller may not read.
 
     Source: Glance 33.0, api/v2/images.py; images API reference, "Show image".
     """
@@ -194,7 +207,7 @@ def document(
         name: "" if value is None and name not in nullable else value
         for name, value in row["properties"].items()
         # A reason says more than strangers need to know: of an address that is secret, perhaps.
-        if name not in _HIDDEN and (name != MESSAGE or is_owner or is_admin)
+        if name not in _HIDDEN and name not in hidden and (name != MESSAGE or is_owner or is_admin)
     }
     if row["import_task"] is not None:
         shown["os_glance_import_task"] = row["import_task"]

@@ -92,7 +92,7 @@ class ImportJob:
 
     `stores` are the names of those to import into, at least one. `roles` and `project_id` are the
     caller's, `request_id` is the id of the request. With `remove_image` the image was made for
-    this import, and goes if it fails.
+    this import, and goes if it fails. `os_hash_algo` is what the image had before.
     """
 
     task_id: str
@@ -103,6 +103,7 @@ class ImportJob:
     project_id: str | None
     request_id: str | None
     remove_image: bool = False
+    os_hash_algo: str | None = None
 
     def payload(self) -> dict[str, object]:
         """The payload of the job in the database."""
@@ -115,6 +116,7 @@ class ImportJob:
             "project_id": self.project_id,
             "request_id": self.request_id,
             "remove_image": self.remove_image,
+            "os_hash_algo": self.os_hash_algo,
         }
 
     @classmethod
@@ -129,6 +131,8 @@ class ImportJob:
             project_id=payload["project_id"],
             request_id=payload["request_id"],
             remove_image=payload["remove_image"],
+            # Jobs of an older release have none.
+            os_hash_algo=payload.get("os_hash_algo"),
         )
 
 

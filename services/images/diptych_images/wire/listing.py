@@ -7,7 +7,8 @@ Source: Glance 33.0, api/v2/images.py and common/utils.py; Images API reference,
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -108,6 +109,18 @@ def parse(items: Items, *, default_limit: int, max_limit: int) -> ListQuery:
         sort=_sort(items),
         marker=paging.marker_of(items),
     )
+
+
+def without_properties(query: ListQuery, hidden: Collection[str]) -> ListQuery:
+    """The query of a caller for whom no image has these properties.
+
+    Where it compares with one of them it matches nothing, and never looks at their values.
+    """
+    readable = {name: value for name, value in query.properties.items() if name not in hidden}
+    if len(readable) == len(query.properties):
+        return query
+    nothing = Filter("id", "in", ())
+    return replace(query, properties=readable, filters=(*query.filters, nothing))
 
 
 def document(

@@ -8,7 +8,7 @@ Source: Glance 33.0, api/v2/images.py `RequestDeserializer`; Images API referenc
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -32,6 +32,10 @@ MEDIA_TYPES: Mapping[str, Dialect] = {
     "application/openstack-images-v2.0-json-patch": "2.0",
     "application/openstack-images-v2.1-json-patch": "2.1",
 }
+
+# What one can do with a property of an image, and whether a caller may do so.
+Access = Literal["create", "read", "update", "delete"]
+May = Callable[[Access, str], bool]
 
 Op = Literal["add", "replace", "remove"]
 _OPS: Mapping[str, Op] = {"add": "add", "replace": "replace", "remove": "remove"}
@@ -115,10 +119,12 @@ def apply(
     property_quota: int,
     tag_quota: int,
     required: tuple[str, ...] = (),
+    may: May = lambda access, name: True,
 ) -> Changes:
     """Work out, in order, what the operations do to the image; the row itself stays as it is.
 
-    `required` are the custom properties that the site's schema does not let go. Raises Conflict
+    `required` are the custom properties that the site's schema does not let go, `may` says which
+    ones the caller may read and change; what it may not read is not there for it. Raises Conflict
     for a property that is there or not there against the operation's word, Forbidden for one that
     cannot be changed now or by this caller, TooLarge beyond a quota; an image that is over a quota
     already can change as long as it does not grow.
@@ -131,7 +137,7 @@ def apply(
         if name == "locations":
             raise Forbidden("The locations of an image cannot be changed here.")
         if name not in BASE_PROPERTIES:
-            _change_property(properties, operation, required)
+            _change_property(properties, operation, required, may)
             values["properties"] = properties
             continue
         if operation.op == "remove":
@@ -221,25 +227,32 @@ def _check(operation: Operation, schema: ImageSchema) -> None:
 
 
 def _change_property(
-    properties: dict[str, str | None], operation: Operation, required: tuple[str, ...]
+    properties: dict[str, str | None],
+    operation: Operation,
+    required: tuple[str, ...],
+    may: May,
 ) -> None:
     name = operation.name
-    is_there = name in properties
-    match operation.op:
-        case "add":
-            if is_there and not operation.may_overwrite:
-                raise _there_already(name)
-            properties[name] = operation.value
-        case "replace":
-            if not is_there:
-                raise _not_there(name)
-            properties[name] = operation.value
-        case "remove":
-            if not is_there:
-                raise _not_there(name)
-            if name in required:
-                raise Forbidden(f"Property {name} cannot be removed.")
-            del properties[name]
+    is_there = name in properties and may("read", name)
+    if operation.op == "add":
+        if is_there and not operation.may_overwrite:
+            raise _there_already(name)
+    elif not is_there:
+        raise _not_there(name)
+    if operation.op == "remove":
+        if name in required:
+            raise Forbidden(f"Property {name} cannot be removed.")
+        if not may("delete", name):
+            raise reserved(name)
+        del properties[name]
+        return
+    # Glance asks for `create` alone where the caller cannot read what is there, and so lets it
+    # replace what it may not update.
+    if not is_there and not may("create", name):
+        raise reserved(name)
+    if name in properties and not may("update", name):
+        raise reserved(name)
+    properties[name] = operation.value
 
 
 def _check_growth(what: str, before: int, after: int, quota: int) -> None:

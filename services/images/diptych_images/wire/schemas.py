@@ -142,7 +142,11 @@ def _base_properties(
             "description": "Whether lists leave the image out unless asked for hidden ones.",
         },
         "checksum": shown(["null", "string"], "MD5 of the data, in hex.", maxLength=32),
-        "os_hash_algo": shown(["null", "string"], "The algorithm of os_hash_value.", maxLength=64),
+        "os_hash_algo": shown(
+            ["null", "string"],
+            "The algorithm of os_hash_value; can be chosen at creation.",
+            maxLength=64,
+        ),
         "os_hash_value": shown(["null", "string"], "Digest of the data, in hex.", maxLength=128),
         "owner": {
             "type": ["null", "string"],
@@ -217,7 +221,8 @@ class ImageSchema:
     `site_properties` are what the operator declares beyond the base properties, as JSON schemas
     of strings (null may be allowed); `required` names properties that an image must have from
     creation on. Raises SiteSchemaError for a declaration that clashes with a base property, is no
-    JSON schema, or allows anything but strings, which is all that a property can hold.
+    JSON schema, or allows anything but strings, which is all that a property can hold, and for a
+    required property that a client cannot set.
     """
 
     def __init__(
@@ -236,6 +241,9 @@ class ImageSchema:
         unknown = [name for name in required if name not in properties]
         if unknown:
             raise SiteSchemaError(f"required but not declared: {', '.join(unknown)}")
+        unsettable = [name for name in required if not _can_be_given(name, base)]
+        if unsettable:
+            raise SiteSchemaError(f"required, but never a client's: {', '.join(unsettable)}")
 
         self.required = tuple(required)
         # Custom properties that may be null, hence are shown as null and not as "".
@@ -307,6 +315,11 @@ def _check_site_property(name: str, declared: Schema, base: Mapping[str, Schema]
         raise SiteSchemaError(f"{name} is not a JSON schema: {error.message}") from error
     if not {"string"} <= set(_types(declared)) <= {"string", "null"}:
         raise SiteSchemaError(f"{name} must be of type string, null allowed beside it")
+
+
+def _can_be_given(name: str, base: Mapping[str, Schema]) -> bool:
+    """Whether a client can name the property when it creates an image."""
+    return name != "locations" and not base.get(name, {}).get("readOnly", False)
 
 
 def _types(declared: Schema) -> Sequence[str]:
