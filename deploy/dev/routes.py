@@ -129,7 +129,8 @@ _HEAD: Final = """\
 `api/<sub>.py`, `/v2/metadefs/…/<sub>` in `api/metadefs/<sub>.py`; the exceptions are listed
 at the top of `app.py`. No token is needed for `/`,
 `/versions` and `/v2`, which the middleware of `api/versions.py` answers, nor for `/healthcheck`,
-`/livez` and `/readyz`, which that of `diptych_common.health` does. What else begins with `/v2.0`,
+`/livez` and `/readyz`, which that of `diptych_common.health` does, nor for `/openapi.json` and
+`/docs` (`diptych_common.openapi`), where they are switched on. What else begins with `/v2.0`,
 `/v2.1` and so on is the same under `/v2`.
 
 The rules are those that [policy](operators/policy.md) names for the request; `context_is_admin` may

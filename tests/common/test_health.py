@@ -142,3 +142,55 @@ async def test_a_flood_of_probes_checks_once() -> None:
         answers = await asyncio.gather(*(http.get("/readyz") for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
     assert checked == 1
+
+
+async def test_a_file_that_has_to_be_there_is_missing(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.touch()
+    app = Health(
+        BEHIND,
+        checks={},
+        render_error=render_error,
+        enable_by_file_paths=[str(first), str(second)],
+    )
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://images:9292") as http:
+        answer = await http.get("/healthcheck")
+        assert (answer.status_code, answer.text) == (503, "FILE PATH MISSING")
+        assert (await http.head("/healthcheck")).status_code == 503
+        assert (await http.get("/readyz")).status_code == 503
+        second.touch()
+        assert (await http.get("/healthcheck")).status_code == 200
+        assert (await http.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("source", "headers", "ranges", "ignored", "status"),
+    [
+        ("10.1.2.3", {}, ["10.0.0.0/8", "192.0.2.1"], False, 200),
+        ("::ffff:10.1.2.3", {}, ["10.0.0.0/8"], False, 200),
+        ("192.0.2.1", {}, ["10.0.0.0/8", "192.0.2.1"], True, 200),
+        ("192.0.2.2", {}, ["10.0.0.0/8", "192.0.2.1"], False, 404),
+        ("2001:db8::1", {}, ["10.0.0.0/8"], False, 404),
+        ("10.1.2.3", {"X-Forwarded-For": "10.1.2.4"}, ["10.0.0.0/8"], False, 200),
+        ("10.1.2.3", {"X-Forwarded-For": "10.1.2.4"}, [], True, 404),
+        ("10.1.2.3", {"X-Forwarded-Prefix": "/x"}, [], True, 404),
+        ("10.1.2.3", {"Forwarded": "for=10.1.2.4"}, [], True, 404),
+    ],
+    ids=str,
+)
+async def test_who_may_ask(
+    source: str, headers: dict[str, str], ranges: list[str], ignored: bool, status: int
+) -> None:
+    app = Health(
+        BEHIND,
+        checks={},
+        render_error=render_error,
+        allowed_source_ranges=ranges,
+        ignore_proxied_requests=ignored,
+    )
+    transport = httpx.ASGITransport(app, client=(source, 50000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://images:9292") as http:
+        for path in ("/healthcheck", "/livez", "/readyz"):
+            assert (await http.get(path, headers=headers)).status_code == status
+        assert (await http.get("/elsewhere", headers=headers)).status_code == 418

@@ -96,6 +96,7 @@ def test_a_glance_file_is_taken_as_it_is(glance_file: Path) -> None:
     assert settings.keystone_authtoken.password.get_secret_value() == "pw"
     assert settings.keystone_authtoken.cafile is None
     assert settings.paste_deploy.identity == "keystone"
+    assert settings.oslo_middleware.enable_proxy_headers_parsing is True
     assert settings.image_format.disk_formats[-1] == "gpt"
     assert settings.image_format.vmdk_allowed_types == ()
 
@@ -112,7 +113,6 @@ def test_nothing_in_a_glance_file_is_unknown_and_what_has_no_effect_is_told(
         ("database", "max_retries"),
         ("keystone_authtoken", "memcached_servers"),
         ("keystone_authtoken", "memcache_security_strategy"),
-        ("oslo_middleware", "enable_proxy_headers_parsing"),
         ("oslo_messaging_notifications", "transport_url"),
         ("oslo_messaging_notifications", "driver"),
     }

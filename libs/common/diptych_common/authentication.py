@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diptych_common.errors import ApiError, Unauthorized
 from diptych_common.identity import ANONYMOUS, Identity
+from diptych_common.proxies import is_within, peer, trusted_networks
 from diptych_common.responses import RenderError
 
 Identify = Callable[[Scope], Awaitable[Identity | None]]
@@ -107,18 +108,16 @@ def trusted(*, bind_host: str, proxies: Sequence[str] = ()) -> Identify:
     neither, and where the service would listen on anything but loopback without naming one: then
     everyone who reaches the port could be anyone. The peer's address is checked at each request.
     """
-    networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies]
-    if not networks:
-        if not _is_loopback(bind_host):
-            raise ValueError(
-                f"identity headers can't be trusted on {bind_host}: bind to a loopback address, "
-                "or name the proxies that set them"
-            )
-        networks = [ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")]
+    if not proxies and not _is_loopback(bind_host):
+        raise ValueError(
+            f"identity headers can't be trusted on {bind_host}: bind to a loopback address, "
+            "or name the proxies that set them"
+        )
+    networks = trusted_networks(proxies)
 
     async def identify(scope: Scope) -> Identity | None:
-        client = scope.get("client")
-        if client is None or not _is_within(client[0], networks):
+        nearest = peer(scope)
+        if nearest is None or not is_within(nearest, networks):
             raise Unauthorized("Identity headers are not accepted from this address.")
         return trusted_headers(scope)
 
@@ -166,18 +165,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _is_within(
-    host: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
-) -> bool:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network for network in networks)
 
 
 @dataclass(frozen=True, slots=True)

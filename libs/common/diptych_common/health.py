@@ -15,7 +15,8 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from diptych_common.errors import MethodNotAllowed, qualities_of
+from diptych_common.errors import MethodNotAllowed, NotFound, qualities_of
+from diptych_common.proxies import is_proxied, is_within, networks
 from diptych_common.responses import RenderError, json_response
 
 Check = Callable[[Scope], Awaitable[None]]
@@ -36,12 +37,18 @@ class Health:
 
     `/healthcheck` (at `path`) is 200 `OK` (HEAD: 204) unless the drain file exists, then 503
     `DISABLED BY FILE`, as text, JSON or HTML by `Accept`. The drain file is `disable_by_file_path`,
-    or the entry of `disable_by_file_paths` (`port:path`) for the port that was asked. `detailed`
+    or the entry of `disable_by_file_paths` (`port:path`) for the port that was asked. While one of
+    `enable_by_file_paths` is not there it is 503 `FILE PATH MISSING`. `detailed`
     adds the interpreter's state to JSON; stacks of threads, which oslo shows too, tell a stranger
     too much.
     `/livez` says that the event loop turns, no more: a store that is down is no reason to be
     restarted. `/readyz` runs all `checks`, which raise when something is out of reach, and is 503
-    when one does, takes over 5 s, or the drain file exists; only the log says what the matter is.
+    when one does, takes over 5 s, or such a file is there, or not; only the log says what the
+    matter is.
+
+    To clients outside of `allowed_source_ranges` all three are 404, as they are to those that a
+    proxy's header tells of where `ignore_proxied_requests` is set. oslo hands these on to the
+    application, where they would be a 300, which some load balancers take for a success.
 
     Source: oslo.middleware 8.1 `healthcheck`.
     """
@@ -56,6 +63,9 @@ class Health:
         detailed: bool = False,
         disable_by_file_path: str | None = None,
         disable_by_file_paths: Sequence[str] = (),
+        enable_by_file_paths: Sequence[str] = (),
+        allowed_source_ranges: Sequence[str] = (),
+        ignore_proxied_requests: bool = False,
     ) -> None:
         self._app = app
         self._checks = checks
@@ -64,6 +74,9 @@ class Health:
         self._detailed = detailed
         self._drain_file = disable_by_file_path
         self._drain_files = dict(entry.split(":", 1) for entry in disable_by_file_paths)
+        self._needed_files = tuple(enable_by_file_paths)
+        self._ranges = networks(allowed_source_ranges)
+        self._ignore_proxied = ignore_proxied_requests
         self._results: dict[str, str] = {}
         self._checked_at = float("-inf")
         self._checking = asyncio.Lock()
@@ -74,7 +87,9 @@ class Health:
         if answer is None:
             await self._app(scope, receive, send)
             return
-        if scope["method"] in ("GET", "HEAD"):
+        if not self._may_ask(scope):
+            response = self._render_error(scope, NotFound("There is nothing at this path."))
+        elif scope["method"] in ("GET", "HEAD"):
             response = await answer(scope)
         else:
             error = MethodNotAllowed(
@@ -84,10 +99,13 @@ class Health:
         await response(scope, receive, send)
 
     async def _health(self, scope: Scope) -> Response:
-        drained = self._is_drained(scope)
-        status, reason = (503, "DISABLED BY FILE") if drained else (200, "OK")
+        status, reason = 200, "OK"
+        if self._is_drained(scope):
+            status, reason = 503, "DISABLED BY FILE"
+        elif self._lacks_file():
+            status, reason = 503, "FILE PATH MISSING"
         if scope["method"] == "HEAD":
-            return Response(status_code=503 if drained else 204)
+            return Response(status_code=204 if status == 200 else 503)
         match _best_offer(Headers(scope=scope).get("accept", "")):
             case "application/json":
                 return json_response(self._document(reason), status=status)
@@ -123,7 +141,8 @@ class Health:
                 )
                 self._results = dict(zip(self._checks, found, strict=True))
                 self._checked_at = time.monotonic()
-        results = {**self._results, "drain": "failing" if self._is_drained(scope) else "ok"}
+        is_out = self._is_drained(scope) or self._lacks_file()
+        results = {**self._results, "drain": "failing" if is_out else "ok"}
         is_ready = set(results.values()) == {"ok"}
         document = {"status": "ok" if is_ready else "failing", "checks": results}
         return json_response(document, status=200 if is_ready else 503)
@@ -132,6 +151,15 @@ class Health:
         port = str((scope.get("server") or (None, None))[1])
         files = (self._drain_file, self._drain_files.get(port))
         return any(Path(file).exists() for file in files if file)
+
+    def _lacks_file(self) -> bool:
+        return not all(Path(file).exists() for file in self._needed_files)
+
+    def _may_ask(self, scope: Scope) -> bool:
+        if self._ignore_proxied and is_proxied(scope):
+            return False
+        client = scope.get("client")
+        return not self._ranges or (client is not None and is_within(client[0], self._ranges))
 
 
 async def _outcome(name: str, check: Check, scope: Scope) -> str:

@@ -28,6 +28,7 @@ from diptych_common import access_rules
 from diptych_common.authentication import read_headers
 from diptych_common.errors import ServiceUnavailable, Unauthorized
 from diptych_common.identity import Identity
+from diptych_common.proxies import PREFIX
 from diptych_common.settings import KeystoneAuthtoken
 
 logger = logging.getLogger(__name__)
@@ -591,7 +592,7 @@ def _public_path(scope: Scope) -> str:
     Decoded and encoded again, so that the rules are matched against what the router sees.
     """
     path: str = scope["path"]
-    prefix: str = scope.get("root_path", "")
+    prefix: str = scope.get(PREFIX, scope.get("root_path", ""))
     if prefix and not path.startswith(prefix):
         path = prefix + path
     return quote(path, safe="/~!$&'()*+,;=:@")

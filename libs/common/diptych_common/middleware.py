@@ -1,7 +1,7 @@
 """Pure ASGI middleware, in the order in which a request should meet it:
 
-RequestId → AccessLog → Cors → LastResort → health.Health → the versions →
-authentication.Authentication → the routes.
+RequestId → proxies.ProxyHeaders → AccessLog → Cors → compression.Compression → LastResort →
+health.Health → openapi.ApiPages → the versions → authentication.Authentication → the routes.
 """
 
 import logging

@@ -4,15 +4,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
+from fastapi import APIRouter
 from starlette.middleware import Middleware
 
 from diptych_common import authentication
 from diptych_common.authentication import Authentication, Identify
+from diptych_common.compression import Compression
 from diptych_common.health import LIVE, READY, Check, Health
 from diptych_common.keystone import Keystone, challenge
 from diptych_common.metrics import Metrics
 from diptych_common.middleware import AccessLog, Cors, LastResort, RequestId
+from diptych_common.openapi import ApiPages
 from diptych_common.policy import Policy, Rule
+from diptych_common.proxies import ProxyHeaders
 from diptych_common.responses import RenderError
 from diptych_common.settings import Loaded, ServiceSettings
 
@@ -33,15 +37,19 @@ def middleware_stack(
     render_error: RenderError,
     checks: Mapping[str, Check],
     versions: Middleware,
+    title: str,
+    routers: Sequence[APIRouter],
 ) -> Stack:
     """The middleware of a service; `versions` is its own, and answers before a token is needed.
 
-    `checks` are those of `/readyz`. ValueError where the settings contradict each other.
+    `checks` are those of `/readyz`; `title` and `routers` are for the OpenAPI document. ValueError
+    where the settings contradict each other.
     """
     identify, opened, www_authenticate = _identification(
         settings, service_type=service_type, metrics=metrics
     )
     health = settings.healthcheck
+    proxies = settings.oslo_middleware
     middleware = [
         # Everything that follows can name the request.
         Middleware(
@@ -49,10 +57,17 @@ def middleware_stack(
             max_length=settings.default.max_request_id_length,
             render_error=render_error,
         ),
+        # What is logged, and the links in answers, name the client and what it asked for.
+        *(
+            [Middleware(ProxyHeaders, trusted=proxies.trusted_proxies)]
+            if proxies.enable_proxy_headers_parsing
+            else []
+        ),
         # One line and one observation for whatever happens further in.
         Middleware(AccessLog, metrics=metrics, probes=frozenset({health.path, LIVE, READY})),
         # A preflight carries no token.
         *([Middleware(Cors, **dict(settings.cors))] if settings.cors.allowed_origin else []),
+        *([Middleware(Compression)] if settings.http.compress else []),
         # An error in any of those below still has a body and a request id.
         Middleware(LastResort, render_error=render_error),
         Middleware(
@@ -63,6 +78,14 @@ def middleware_stack(
             detailed=health.detailed,
             disable_by_file_path=health.disable_by_file_path,
             disable_by_file_paths=health.disable_by_file_paths,
+            enable_by_file_paths=health.enable_by_file_paths,
+            allowed_source_ranges=health.allowed_source_ranges,
+            ignore_proxied_requests=health.ignore_proxied_requests,
+        ),
+        *(
+            [Middleware(ApiPages, title=title, routers=routers, render_error=render_error)]
+            if settings.http.openapi
+            else []
         ),
         versions,
         # From here on there is an identity, and a stranger was turned away with its body unread.

@@ -7,6 +7,7 @@ operators know. Nothing here is global: `load` gives a value that is handed on. 
 """
 
 import dataclasses
+import ipaddress
 import os
 import re
 import types
@@ -84,6 +85,16 @@ SecretKeys = Annotated[
 
 # A number of bytes, or one with KB, MB, GB or TB (powers of 1024), as Glance takes it.
 Bytes = Annotated[int, BeforeValidator(_parse_bytes), Field(ge=0)]
+
+
+def _are_networks(items: tuple[str, ...]) -> tuple[str, ...]:
+    for item in items:
+        ipaddress.ip_network(item, strict=False)
+    return items
+
+
+# Networks, or single addresses, between commas.
+NetworkList = Annotated[CommaList, AfterValidator(_are_networks)]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -304,10 +315,18 @@ class OsloMiddleware(BaseModel):
 
     model_config = GROUP
 
-    trusted_proxies: CommaList = option(
+    enable_proxy_headers_parsing: bool = option(
+        False,
+        "Take the client's address, scheme, host and path prefix from the X-Forwarded-For, -Proto,"
+        " -Host and -Prefix, or else the Forwarded, of trusted_proxies. They show in links and in"
+        " the log.",
+    )
+    trusted_proxies: NetworkList = option(
         (),
-        "Addresses or networks of the proxies that tell who is asking, with paste_deploy flavor"
-        " `trusted`. Empty: those on this host, and the service must listen on a loopback address.",
+        "Addresses or networks of the proxies that are believed: in what they tell of the client,"
+        " and, with paste_deploy flavor `trusted`, of who is asking. Empty: those on this host, and"
+        " with that flavor the service must listen on a loopback address.",
+        expected="networks or addresses separated by commas",
     )
 
 
@@ -365,6 +384,32 @@ class Healthcheck(BaseModel):
     disable_by_file_paths: CommaList = option(
         (),
         "The same by port: port:path, separated by commas.",
+    )
+    enable_by_file_paths: CommaList = option(
+        (), "While one of these files is missing the check answers 503."
+    )
+    allowed_source_ranges: NetworkList = option(
+        (),
+        "Networks or addresses that the checks answer; others get 404. Empty: everyone.",
+        expected="networks or addresses separated by commas",
+    )
+    ignore_proxied_requests: bool = option(
+        False, "Answer 404 to checks that came through a proxy that says so by a header."
+    )
+
+
+class Http(BaseModel):
+    """[http]: what answers come with. Not in Glance."""
+
+    model_config = GROUP
+
+    compress: bool = option(
+        False,
+        "Compress documents of over 1 KB with gzip for clients that accept it; data of images never"
+        " are.",
+    )
+    openapi: bool = option(
+        False, "Serve the OpenAPI document at /openapi.json and a page of it at /docs, to everyone."
     )
 
 
@@ -538,6 +583,7 @@ class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
     oslo_middleware: OsloMiddleware = OsloMiddleware()
     cors: Cors = Cors()
     healthcheck: Healthcheck = Healthcheck()
+    http: Http = Http()
     metrics: Metrics = Metrics()
     jobs: Jobs = Jobs()
     outbound: Outbound = Outbound()

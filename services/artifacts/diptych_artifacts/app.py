@@ -38,6 +38,8 @@ def create_app(loaded: Loaded[ArtifactsSettings]) -> Application:
         render_error=render,
         checks={"default_store": _default_store_answers},
         versions=Middleware(Versions),
+        title="Artifacts",
+        routers=(),
     )
 
     @asynccontextmanager

@@ -19,6 +19,7 @@ from diptych_common.database import Database
 from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
 from diptych_common.policy import Policy
+from diptych_common.rate_limit import RateLimit
 from diptych_common.settings import Loaded
 from diptych_common.worker import Worker
 from diptych_store.errors import StoreError
@@ -115,6 +116,8 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             cache=False,
             multi_store=stores_config.is_multiple,
         ),
+        title="Images",
+        routers=ROUTERS,
     )
 
     @asynccontextmanager
@@ -147,6 +150,10 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
                     schema=schema,
                     metrics=metrics,
                     sealed=sealing.configured(settings.jobs),
+                    creations=RateLimit(
+                        per_minute=settings.create_limit.per_minute,
+                        burst=settings.create_limit.burst,
+                    ),
                 )
             }
 

@@ -165,6 +165,23 @@ class ImageFormat(BaseModel):
     )
 
 
+class CreateLimit(BaseModel):
+    """[create_limit]: how fast a project may create images. Not in Glance."""
+
+    model_config = GROUP
+
+    per_minute: float = option(
+        0.0,
+        "Images, by POST /v2/images or an import task, that a project may create in a minute, after"
+        " which it gets 429; 0: any. Each process counts for itself, so that a project gets at most"
+        " as many times that as there are processes, on all hosts.",
+        ge=0,
+    )
+    burst: int = option(
+        20, "Images that a project which created none for a while may create at once.", ge=1
+    )
+
+
 class ImportFilteringOpts(BaseModel):
     """[import_filtering_opts]: which URLs imports may open, redirects too, besides [outbound]."""
 
@@ -292,6 +309,7 @@ class ImagesSettings(common.ServiceSettings, frozen=True):
 
     default: Default = Default()
     image_format: ImageFormat = ImageFormat()
+    create_limit: CreateLimit = CreateLimit()
     import_filtering_opts: ImportFilteringOpts = ImportFilteringOpts()
     import_sources: ImportSources = ImportSources()
     glance_download_properties: GlanceDownloadProperties = GlanceDownloadProperties()
@@ -328,7 +346,6 @@ _STAGING = "staging is a named store that every process reaches"
 _NOT_YET = "not supported yet"
 _ONE_DATABASE = "there is one database, PostgreSQL"
 _RETRIES = "a lost connection is replaced once; beyond that a request is answered 503"
-_PUBLIC = "links are paths; for version documents set public_endpoint"
 _LIBRARY = "the library that it tuned is not used"
 
 # What Glance's files may hold that has no effect here, so that a file can be given as it is.
@@ -370,7 +387,7 @@ UNUSED: Final[common.Unused] = {
         "max_header_line": "the server's own limit counts",
         "http_keepalive": "connections are kept",
         "client_socket_timeout": "a proxy in front ends idle connections",
-        "secure_proxy_ssl_header": _PUBLIC,
+        "secure_proxy_ssl_header": "see enable_proxy_headers_parsing of [oslo_middleware]",
         "pydev_worker_debug_host": "a debugger is attached from outside",
         "pydev_worker_debug_port": "a debugger is attached from outside",
         "executor_thread_pool_size": _LIBRARY,
@@ -455,14 +472,10 @@ UNUSED: Final[common.Unused] = {
         "remote_timeout": "rules that ask another server are refused",
     },
     "oslo_middleware": {
-        "enable_proxy_headers_parsing": _PUBLIC,
         "max_request_body_size": "documents are limited, images by image_size_cap",
     },
     "healthcheck": {
         "backends": "the checks are fixed; see /readyz",
-        "allowed_source_ranges": _NOT_YET,
-        "ignore_proxied_requests": _NOT_YET,
-        "enable_by_file_paths": _NOT_YET,
     },
     "paste_deploy": {"config_file": "the middleware is fixed"},
     "barbican": {"*": _NOT_YET},

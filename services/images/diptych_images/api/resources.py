@@ -13,6 +13,7 @@ from diptych_common.errors import BadRequest, Forbidden, NotFound, TooLarge
 from diptych_common.identity import Identity
 from diptych_common.metrics import Metrics
 from diptych_common.policy import Policy
+from diptych_common.rate_limit import RateLimit
 from diptych_common.sealing import Sealed
 from diptych_store.ingest import BlockPool
 from diptych_store.registry import Stores
@@ -50,6 +51,7 @@ class Resources:
     schema: ImageSchema
     metrics: Metrics
     sealed: Sealed | None
+    creations: RateLimit
 
 
 # Dependencies are coroutines, for FastAPI sends plain functions through a thread.

@@ -42,14 +42,14 @@ class VersionNegotiation:
             return
         asked = _VENDOR.match(request.headers.get("accept", ""))
         if first in self._spoken and rest:
-            _move_under_v2(scope, rest)
+            _move_under_v2(scope, f"/{first}/")
             await self._app(scope, receive, send)
         elif first == "v2":
             # Glance redirects to a 404 here; a document is of more use.
             document = versions.single(self._base(request), cache=self._cache)
             await json_response(document)(scope, receive, send)
         elif asked is not None and asked[1] in self._spoken and not re.match(r"v[0-9]", first):
-            _move_under_v2(scope, scope["path"].removeprefix("/"))
+            _move_under_v2(scope, "/")
             await self._app(scope, receive, send)
         else:
             document = versions.document(
@@ -63,7 +63,8 @@ class VersionNegotiation:
         return self._public_endpoint or str(request.base_url)
 
 
-def _move_under_v2(scope: Scope, rest: str) -> None:
+def _move_under_v2(scope: Scope, beginning: str) -> None:
     # In place, so that the log and the metrics further out see the route that is met.
-    scope["path"] = f"/v2/{rest}"
-    scope["raw_path"] = scope["path"].encode()
+    scope["path"] = "/v2/" + scope["path"].removeprefix(beginning)
+    # A slash of a name is %2F here, and must stay so.
+    scope["raw_path"] = b"/v2/" + scope["raw_path"].removeprefix(beginning.encode())
