@@ -122,7 +122,7 @@ async def test_postgresql_killed_during_an_import(
 @pytest.fixture
 def own_s3(tmp_path: Path) -> Generator[Seaweedfs]:
     """An S3 server of the test's own, to kill and start again."""
-    [port] = ports.several_free(1)
+    port = ports.any_free()
     server = Seaweedfs(servers.folder() / f"weed-{os.getpid()}-{tmp_path.name}", port=port)
     server.start()
     yield server
