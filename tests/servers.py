@@ -126,7 +126,7 @@ def seaweedfs() -> Seaweedfs:
     root = folder() / "seaweedfs"
 
     def start() -> dict[str, object]:
-        [port] = ports.several_free(1)
+        port = ports.any_free()
         server = Seaweedfs(root, port=port)
         server.start(owner=_owner())
         _started.append(server)

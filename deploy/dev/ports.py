@@ -1,5 +1,6 @@
 """Ports of the development stack: which are asked for, which are taken, and who answers there."""
 
+import itertools
 import os
 import random
 import socket
@@ -89,21 +90,19 @@ def answers(url: str) -> bool:
 
 
 def any_free() -> int:
-    """A port that was free a moment ago; another process may still be quicker to take it."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        number: int = probe.getsockname()[1]
-        return number
+    """A port that was free a moment ago; no passing connection is given it (several_free)."""
+    (number,) = several_free(1)
+    return number
 
 
 def several_free(count: int) -> list[int]:
-    """Different free ports that no passing connection is given: below those that Linux hands out.
+    """Different free ports below those that Linux hands out to connections of its own accord.
 
-    For servers that listen on many, where one that is taken meanwhile would fail the start.
+    One of those would now and then be taken between this look and the server's start.
     """
-    candidates = random.sample(range(20_000, 32_000), 1000)
-    free = [number for number in candidates if is_free(number)]
-    return free[:count]
+    candidates = random.SystemRandom().sample(range(20_000, 32_000), 1000)
+    free = (number for number in candidates if is_free(number))
+    return list(itertools.islice(free, count))
 
 
 def _number(variable: str, default: int) -> int:

@@ -33,8 +33,8 @@ class Ports:
 
     @classmethod
     def any_free(cls) -> "Ports":
-        """Ports that were free a moment ago; another process may still be quicker to take them."""
-        return cls(*(ports.any_free() for _ in range(5)))
+        """Five ports that were free a moment ago."""
+        return cls(*ports.several_free(5))
 
 
 class Swift:

@@ -80,7 +80,8 @@ class Daemon:
 @contextmanager
 def working(environ: Mapping[str, str], log: Path) -> Generator[int]:
     """A worker apart from any daemon, until the context is left; its process id."""
-    apart = {**os.environ, **environ, "DIPTYCH_IMAGES__METRICS__ENABLED": "false"}
+    quiet = {"DIPTYCH_IMAGES__METRICS__ENABLED": "false"}
+    apart = {**os.environ, **quiet, **environ}
     with log.open("ab") as written:
         worker = subprocess.Popen([COMMAND, "worker"], env=apart, stdout=written, stderr=written)
     try:

@@ -2,18 +2,17 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 from dev import ports
 
-from tests.images.daemon import COMMAND, Daemon
+from tests.images.daemon import COMMAND, Daemon, working
 from tests.images.service import ALICE, OCTETS, configuration
+from tests.waiting import until
 
 
 def run(
@@ -109,38 +108,34 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in told.stderr
 
 
-def test_a_worker_of_its_own_does_the_jobs(empty_database: str, tmp_path: Path) -> None:
+async def test_a_worker_of_its_own_does_the_jobs(empty_database: str, tmp_path: Path) -> None:
     environ = configuration(empty_database, tmp_path)
     assert run("db", "upgrade", environ=environ).returncode == 0
     daemon = Daemon(environ, tmp_path / "log")
     daemon.start()
     stored = tmp_path / "fast"
     try:
-        with httpx.Client(base_url=daemon.url, headers=ALICE) as http:
+        async with httpx.AsyncClient(base_url=daemon.url, headers=ALICE) as http:
             body = {"disk_format": "raw", "container_format": "bare"}
-            image = http.post("/v2/images", json=body).json()
-            assert http.put(image["file"], content=b"x", headers=OCTETS).status_code == 204
-            assert http.delete(image["self"]).status_code == 204
+            image = (await http.post("/v2/images", json=body)).json()
+            uploaded = await http.put(image["file"], content=b"x", headers=OCTETS)
+            assert uploaded.status_code == 204
+            assert (await http.delete(image["self"])).status_code == 204
         assert (stored / image["id"]).exists()
         (job,) = json.loads(run("jobs", "list", "--json", environ=environ).stdout)
         assert (job["kind"], job["state"]) == ("remove_bytes", "waiting")
         port = ports.any_free()
-        with_metrics = {"DIPTYCH_IMAGES__METRICS__WORKER_BIND_PORT": str(port)}
-        worker = subprocess.Popen(
-            [COMMAND, "worker"], env={**os.environ, **environ, **with_metrics}
+        told = f"http://127.0.0.1:{port}/metrics"
+        metrics = {
+            "DIPTYCH_IMAGES__METRICS__ENABLED": "true",
+            "DIPTYCH_IMAGES__METRICS__WORKER_BIND_PORT": str(port),
+        }
+        done = (
+            'diptych_store_call_seconds_count{operation="delete",outcome="ok",store="fast"}',
+            'diptych_job_seconds_count{kind="remove_bytes",outcome="succeeded"} 1.0',
         )
-        deadline = time.monotonic() + 20
-        while (stored / image["id"]).exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not (stored / image["id"]).exists()
-        deleted = 'diptych_store_call_seconds_count{operation="delete",outcome="ok",store="fast"}'
-        done = 'diptych_job_seconds_count{kind="remove_bytes",outcome="succeeded"} 1.0'
-        told = ""
-        while deleted not in told or done not in told:
-            assert time.monotonic() < deadline, told
-            told = httpx.get(f"http://127.0.0.1:{port}/metrics").text
-            time.sleep(0.05)
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        with working({**environ, **metrics}, tmp_path / "worker.log"):
+            await until(lambda: not (stored / image["id"]).exists())
+            await until(lambda: all(line in httpx.get(told).text for line in done))
     finally:
         daemon.stop()

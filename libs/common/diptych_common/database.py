@@ -337,7 +337,14 @@ def _limiting_transactions(longest: str) -> Callable[[Any, object], None]:
         return driver.execute(_LIMIT_TRANSACTIONS, longest)
 
     def limit(connection: Any, _: object) -> None:
-        connection.run_async(execute)
+        try:
+            connection.run_async(execute)
+        except BaseException as error:
+            # The pool forgets a connection whose beginning failed, and does not close it.
+            connection.driver_connection.terminate()
+            if isinstance(error, Exception):
+                raise ConnectionError(f"The new connection was lost: {error}") from error
+            raise
 
     return limit
 
