@@ -8,7 +8,7 @@ import httpx
 import pytest
 from dev.routes import COSTS, Cost, places
 
-from tests import databases
+from tests import databases, web
 from tests.images.service import ADMIN, ALICE, BOB, OCTETS, PATCH, client, configuration, opened
 
 Make = Callable[..., Awaitable[str]]
@@ -22,19 +22,31 @@ NEVER = {"DELETE /v2/tasks/{task_id}"}
 
 
 @pytest.fixture
-async def api(images_database: str, tmp_path: Path) -> AsyncGenerator[httpx.AsyncClient]:
-    async with (
-        opened(configuration(images_database, tmp_path)) as app,
-        client(app) as opened_client,
-    ):
+async def site() -> AsyncGenerator[web.Web]:
+    async with web.serving(web.answer(b"bytes")) as serving:
+        yield serving
+
+
+@pytest.fixture
+async def api(
+    images_database: str, tmp_path: Path, site: web.Web
+) -> AsyncGenerator[httpx.AsyncClient]:
+    environ = configuration(
+        images_database,
+        tmp_path,
+        DEFAULT__ENABLED_BACKENDS="fast:file, cheap:file, web:http",
+        OUTBOUND__ALLOWED_HOSTS=f"127.0.0.1:{site.port}",
+        IMPORT_FILTERING_OPTS__ALLOWED_PORTS="",
+    )
+    async with opened(environ) as app, client(app) as opened_client:
         yield opened_client
 
 
 @pytest.fixture
-def make(api: httpx.AsyncClient) -> Make:
+def make(api: httpx.AsyncClient, site: web.Web) -> Make:
     """`await make(data=b"…")`: the path of an image of Alice's, active if it has data.
 
-    `as_task` makes a task instead.
+    `as_task` makes a task instead, `as_url` something on the web.
     """
 
     async def make_image(
@@ -43,7 +55,10 @@ def make(api: httpx.AsyncClient) -> Make:
         member: str | None = None,
         deactivated: bool = False,
         as_task: bool = False,
+        as_url: bool = False,
     ) -> str:
+        if as_url:
+            return f"{site.url}/image"
         if as_task:
             return (await api.post("/v2/tasks", json=TASK, headers=ADMIN)).json()["self"]
         body = {"disk_format": "raw", "container_format": "bare", "tags": ["old"]}
@@ -105,6 +120,14 @@ async def download(make: Make) -> Request:
     return f"{await make(data=b'bytes')}/file", {}
 
 
+async def locations(make: Make) -> Request:
+    return f"{await make(data=b'bytes')}/locations", {"headers": ADMIN}
+
+
+async def add_location(make: Make) -> Request:
+    return f"{await make()}/locations", {"json": {"url": await make(as_url=True)}}
+
+
 async def list_members(make: Make) -> Request:
     return f"{await make(member='beta')}/members", {}
 
@@ -157,6 +180,8 @@ REQUESTS: dict[str, Callable[[Make], Awaitable[Request]]] = {
     "GET /v2/images/{image_id}/tasks": tasks_of_image,
     "GET /v2/images/{image_id}/file": download,
     "HEAD /v2/images/{image_id}/file": download,
+    "GET /v2/images/{image_id}/locations": locations,
+    "POST /v2/images/{image_id}/locations": add_location,
     "GET /v2/images/{image_id}/members": list_members,
     "POST /v2/images/{image_id}/members": add_member,
     "GET /v2/images/{image_id}/members/{member}": member,

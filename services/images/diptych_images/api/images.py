@@ -25,6 +25,7 @@ from diptych_images.api.resources import (
 )
 from diptych_images.db import image_list, images
 from diptych_images.db.tables import jobs as jobs_table
+from diptych_images.imports import location
 from diptych_images.imports.run import JOB
 from diptych_images.notifications import emit
 from diptych_images.wire import image as wire
@@ -98,6 +99,8 @@ async def delete(image_id: str, res: Res, who: Who) -> Response:
         await emit(connection, "image.delete", deleted)
         if deleted["locations"]:
             await removal.later(connection, row["id"])
+        if row["os_hash_algo"] is not None and row["os_hash_value"] is None:
+            await jobs.cancel(connection, jobs_table, kind=location.JOB, dedup_key=row["id"])
         if row["import_task"] is not None:
             await jobs.cancel(connection, jobs_table, kind=JOB, dedup_key=row["import_task"])
     return Response(status_code=204)
