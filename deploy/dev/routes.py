@@ -37,6 +37,8 @@ COSTS: Final[Mapping[str, Cost]] = {
     "GET /v2/images/{image_id}/tasks": Cost(1),
     "GET /v2/images/{image_id}/file": Cost(1),
     "HEAD /v2/images/{image_id}/file": Cost(1),
+    "GET /v2/images/{image_id}/locations": Cost(1),
+    "POST /v2/images/{image_id}/locations": Cost(9, 1),
     "GET /v2/images/{image_id}/members": Cost(1),
     "POST /v2/images/{image_id}/members": Cost(3, 1),
     "GET /v2/images/{image_id}/members/{member}": Cost(1),

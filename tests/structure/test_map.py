@@ -96,6 +96,7 @@ def test_a_body_is_refused_or_taken() -> None:
         "PUT /v2/images/{image_id}/file",
         "PUT /v2/images/{image_id}/stage",
         "POST /v2/images/{image_id}/import",
+        "POST /v2/images/{image_id}/locations",
         "POST /v2/tasks",
         "POST /v2/images/{image_id}/members",
         "PUT /v2/images/{image_id}/members/{member}",

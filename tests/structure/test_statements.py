@@ -9,7 +9,7 @@ import httpx
 import pytest
 from dev.routes import COSTS, Cost, places
 
-from tests import databases
+from tests import databases, web
 from tests.images.service import ADMIN, ALICE, BOB, OCTETS, PATCH, client, configuration, opened
 
 Make = Callable[..., Awaitable[str]]
@@ -23,19 +23,32 @@ NEVER = {"DELETE /v2/tasks/{task_id}"}
 
 
 @pytest.fixture
-async def api(images_database: str, tmp_path: Path) -> AsyncGenerator[httpx.AsyncClient]:
-    async with (
-        opened(configuration(images_database, tmp_path)) as app,
-        client(app) as opened_client,
-    ):
+async def site() -> AsyncGenerator[web.Web]:
+    async with web.serving(web.answer(b"bytes")) as serving:
+        yield serving
+
+
+@pytest.fixture
+async def api(
+    images_database: str, tmp_path: Path, site: web.Web
+) -> AsyncGenerator[httpx.AsyncClient]:
+    environ = configuration(
+        images_database,
+        tmp_path,
+        DEFAULT__ENABLED_BACKENDS="fast:file, cheap:file, web:http",
+        OUTBOUND__ALLOWED_HOSTS=f"127.0.0.1:{site.port}",
+        IMPORT_FILTERING_OPTS__ALLOWED_PORTS="",
+    )
+    async with opened(environ) as app, client(app) as opened_client:
         yield opened_client
 
 
 @pytest.fixture
-def make(api: httpx.AsyncClient, images_database: str) -> Make:
+def make(api: httpx.AsyncClient, images_database: str, site: web.Web) -> Make:
     """`await make(data=b"…")`: the path of an image of Alice's, active if it has data.
 
-    `as_task` makes a task instead, `as_namespace` a namespace of definitions; `copied` lets the
+    `as_task` makes a task instead, `as_namespace` a namespace of definitions, `as_url` something
+    on the web; `copied` lets the
     image be in the store `cheap` as well.
     """
 
@@ -47,6 +60,7 @@ def make(api: httpx.AsyncClient, images_database: str) -> Make:
         as_task: bool = False,
         copied: bool = False,
         as_namespace: bool = False,
+        as_url: bool = False,
     ) -> str:
         if as_namespace:
             whole = {
@@ -57,6 +71,8 @@ def make(api: httpx.AsyncClient, images_database: str) -> Make:
                 "tags": [{"name": "old"}],
             }
             return (await api.post(SPACES, json=whole, headers=ADMIN)).json()["self"]
+        if as_url:
+            return f"{site.url}/image"
         if as_task:
             return (await api.post("/v2/tasks", json=TASK, headers=ADMIN)).json()["self"]
         body = {"disk_format": "raw", "container_format": "bare", "tags": ["old"]}
@@ -123,6 +139,14 @@ async def task(make: Make) -> Request:
 
 async def download(make: Make) -> Request:
     return f"{await make(data=b'bytes')}/file", {}
+
+
+async def locations(make: Make) -> Request:
+    return f"{await make(data=b'bytes')}/locations", {"headers": ADMIN}
+
+
+async def add_location(make: Make) -> Request:
+    return f"{await make()}/locations", {"json": {"url": await make(as_url=True)}}
 
 
 async def list_members(make: Make) -> Request:
@@ -208,6 +232,8 @@ REQUESTS: dict[str, Callable[[Make], Awaitable[Request]]] = {
     "GET /v2/images/{image_id}/tasks": tasks_of_image,
     "GET /v2/images/{image_id}/file": download,
     "HEAD /v2/images/{image_id}/file": download,
+    "GET /v2/images/{image_id}/locations": locations,
+    "POST /v2/images/{image_id}/locations": add_location,
     "GET /v2/images/{image_id}/members": list_members,
     "POST /v2/images/{image_id}/members": add_member,
     "GET /v2/images/{image_id}/members/{member}": member,

@@ -91,6 +91,7 @@ class Default(common.ServiceDefault, frozen=True):
     image_size_cap: Bytes = option(1 << 40, "Largest image, in bytes.")
     image_member_quota: int = option(128, "Members of an image; negative: no limit.")
     image_property_quota: int = option(128, "Properties of an image; negative: no limit.")
+    image_location_quota: int = option(10, "Locations of an image; negative: no limit.")
     image_tag_quota: int = option(128, "Tags of an image; negative: no limit.")
     property_protection_file: str | None = option(
         None,
@@ -133,8 +134,18 @@ class Default(common.ServiceDefault, frozen=True):
     )
     show_multiple_locations: bool = option(
         False,
-        "Show locations: where each copy of the bytes is. Tells every reader about the stores."
-        " Clients cannot change them.",
+        "Show locations: where each copy of the bytes is, and let PATCH change them: users those on"
+        " the web, administrators and other services any. Tells every reader about the stores, so"
+        " not for a service that users reach.",
+    )
+    do_secure_hash: bool = option(
+        True,
+        "Take the digest of what is at a registered location, in the background; an image whose"
+        " digest was told becomes active when it is found right. Without it, what is told is"
+        " taken for true.",
+    )
+    http_retries: int = option(
+        3, "How often a location that does not answer is tried again for its digest.", ge=0
     )
 
 
@@ -352,15 +363,12 @@ _LIBRARY = "the library that it tuned is not used"
 UNUSED: Final[common.Unused] = {
     "DEFAULT": {
         "worker_self_reference_url": _STAGING,
-        "image_location_quota": _NOT_YET,
         "image_cache_driver": "the cache is kept in the database",
         "image_cache_sqlite_db": "the cache is kept in the database",
         "image_cache_dir": _NOT_YET,
         "image_cache_max_size": _NOT_YET,
         "image_cache_stall_time": _NOT_YET,
         "cache_prefetcher_interval": _NOT_YET,
-        "do_secure_hash": "images always have a hash",
-        "http_retries": "each store has retries of its own; see its page",
         "user_storage_quota": _NOT_YET,
         "use_keystone_limits": _NOT_YET,
         "scrub_pool_size": "bytes are removed by jobs, as many at a time as [jobs] concurrency",

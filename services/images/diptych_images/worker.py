@@ -21,7 +21,7 @@ from diptych_images.attempts import in_account, remove
 from diptych_images.db import images, tasks
 from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.db.tables import outbox
-from diptych_images.imports import run
+from diptych_images.imports import location, run
 from diptych_images.imports.equipment import Equipment
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,11 @@ def make_worker(equipment: Equipment) -> Worker:
             partial(run.run, equipment=equipment),
             gave_up=partial(run.gave_up, equipment=equipment),
             at_a_time=max(1, settings.concurrency // 2),
+        ),
+        location.JOB: Kind(
+            partial(location.run, equipment=equipment),
+            gave_up=partial(location.gave_up, equipment=equipment),
+            at_a_time=max(1, settings.concurrency // 4),
         ),
     }
     return Worker(

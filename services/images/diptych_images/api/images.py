@@ -25,6 +25,7 @@ from diptych_images.api.resources import (
 )
 from diptych_images.db import image_list
 from diptych_images.db.tables import jobs as jobs_table
+from diptych_images.imports import location
 from diptych_images.imports.run import JOB
 from diptych_images.wire import image as wire
 from diptych_images.wire import listing
@@ -94,6 +95,8 @@ async def delete(image_id: str, res: Res, who: Who) -> Response:
             raise Forbidden(f"Image {image_id} is protected.")
         if not await deletion.delete(connection, row, res.settings):
             raise not_found(image_id)
+        if row["os_hash_algo"] is not None and row["os_hash_value"] is None:
+            await jobs.cancel(connection, jobs_table, kind=location.JOB, dedup_key=row["id"])
         if row["import_task"] is not None:
             await jobs.cancel(connection, jobs_table, kind=JOB, dedup_key=row["import_task"])
     return Response(status_code=204)

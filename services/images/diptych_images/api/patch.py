@@ -1,14 +1,19 @@
 """PATCH /v2/images/{id}, in both of its dialects."""
 
+from collections.abc import Sequence
 from functools import partial
 
+from diptych_common.database import Connection
+from diptych_common.identity import Identity
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
 
-from diptych_images import readers
+from diptych_images import readers, removal
 from diptych_images.api.errors import ANY_ERROR
+from diptych_images.api.locating import check_formats, check_named, find, is_service
 from diptych_images.api.resources import (
     Res,
+    Resources,
     Who,
     document,
     is_admin,
@@ -17,28 +22,41 @@ from diptych_images.api.resources import (
     refuse_anonymous,
     require,
     require_change,
+    visible_image,
 )
 from diptych_images.db import images
+from diptych_images.db import locations as rows
 from diptych_images.notifications import emit
-from diptych_images.wire import patch
+from diptych_images.wire import locations, patch
+from diptych_images.wire.locations import Found, LocationChanges
+from diptych_images.wire.patch import Operation
 
 router = APIRouter(prefix="/v2/images", responses=ANY_ERROR)
 
 _VISIBILITY_RULES = {"public": "publicize_image", "community": "communitize_image"}
+_LOCATION_RULES = {
+    "add": "set_image_location",
+    "replace": "set_image_location",
+    "remove": "delete_image_location",
+}
 
 
 @router.patch("/{image_id}", openapi_extra=patch.UPDATE_OPENAPI)
 async def update(image_id: str, request: Request, res: Res, who: Who) -> Response:
-    """Apply all operations, or none."""
+    """Apply all operations, or none; what is at new locations is looked at before."""
     refuse_anonymous(who)
     dialect = patch.dialect(request.headers.get("content-type"))
     operations = patch.parse(await json_body(request), dialect, res.schema)
+    of_locations: list[Operation] = []
+    if res.settings.default.show_multiple_locations:
+        of_locations = [one for one in operations if one.name == "locations"]
+    found = await _found(image_id, of_locations, res, who) if of_locations else {}
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
         require_change(res, "modify_image", who, row)
         changes = patch.apply(
             row,
-            operations,
+            tuple(one for one in operations if not of_locations or one.name != "locations"),
             is_admin=is_admin(res, who),
             property_quota=res.settings.default.image_property_quota,
             tag_quota=res.settings.default.image_tag_quota,
@@ -48,9 +66,62 @@ async def update(image_id: str, request: Request, res: Res, who: Who) -> Respons
         for visibility in changes.visibilities:
             if visibility in _VISIBILITY_RULES:
                 require(res, _VISIBILITY_RULES[visibility], who, row)
-        if changes.values:
-            row = await images.update(connection, row["id"], changes.values)
+        values = dict(changes.values)
+        moved = LocationChanges()
+        if of_locations:
+            # Once more: the row was read before the lock was had, perhaps, its locations too.
+            row = await visible_image(connection, image_id, res, who)
+            moved = locations.apply(
+                row,
+                of_locations,
+                locations=res.stores.in_read_order(row["locations"]),
+                found=found,
+                algorithm=res.settings.default.hashing_algorithm,
+                quota=res.settings.default.image_location_quota,
+            )
+            values |= moved.values
+            await _move(connection, row["id"], moved)
+        is_activated = values.get("status") == "active"
+        if is_activated:
+            check_formats({**row, **values})
+        if values or moved != LocationChanges():
+            row = await images.update(connection, row["id"], values)
             await emit(connection, "image.update", row)
-            if not changes.values.keys().isdisjoint(("owner", "visibility")):
+            if is_activated:
+                await emit(connection, "image.activate", row)
+            if moved.added or not values.keys().isdisjoint(("owner", "visibility")):
                 await readers.changed(connection, res.stores, row)
     return json_response(document(row, res, who))
+
+
+async def _found(
+    image_id: str, operations: Sequence[Operation], res: Resources, who: Identity
+) -> dict[str, Found]:
+    """What is at the URLs that the operations add, if the caller may do all of them."""
+    async with res.db.read() as connection:
+        row = await visible_image(connection, image_id, res, who)
+    require_change(res, "modify_image", who, row)
+    for rule in dict.fromkeys(_LOCATION_RULES[one.op] for one in operations):
+        require_change(res, rule, who, row)
+    urls = locations.new_urls(operations, has_locations=bool(row["locations"]))
+    # The rest would be refused in the end, after many had been asked.
+    quota = res.settings.default.image_location_quota
+    if 0 <= quota < len(urls):
+        raise locations.too_many_locations(quota)
+    for url in urls:
+        check_named(url, res, anywhere=is_service(who) or is_admin(res, who))
+    return {url: await find(url, res) for url in urls}
+
+
+async def _move(connection: Connection, image_id: str, moved: LocationChanges) -> None:
+    for entry in moved.added:
+        await rows.add(
+            connection, image_id, store=entry.store, url=entry.url, metadata=entry.metadata
+        )
+    for location_id, metadata in moved.described.items():
+        await rows.describe(connection, location_id, metadata)
+    if moved.forgotten:
+        await rows.forget(connection, moved.forgotten)
+    if moved.released:
+        await rows.release(connection, moved.released)
+        await removal.later(connection, image_id)

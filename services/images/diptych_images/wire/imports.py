@@ -170,7 +170,7 @@ def parse(body: object, *, enabled: Collection[str]) -> ImportRequest:
     kept |= {key: _text(key, method[key]) for key in _TEXT_OF_METHOD if key in method}
     expected = None
     if "validation_data" in method:
-        expected = _expected(method["validation_data"])
+        expected = digest_told(method["validation_data"])
         if name != "web-download":
             # Ignoring it would let the client believe that its digest was compared.
             raise BadRequest("validation_data is for the method web-download.")
@@ -215,7 +215,8 @@ def _text(name: str, value: object) -> str | None:
     return value
 
 
-def _expected(data: object) -> tuple[str, str]:
+def digest_told(data: object) -> tuple[str, str]:
+    """The algorithm and the digest of `validation_data`, in lower case; raises BadRequest."""
     if not isinstance(data, dict):
         raise BadRequest("validation_data must be an object.")
     given = cast("dict[str, object]", data)

@@ -1,8 +1,9 @@
 """PATCH of an image: the two dialects of its documents, and what their operations come to.
 
 `parse` looks at the request alone, `apply` at the image as well; nothing is changed before all
-operations have passed both. Locations are not changed this way here, and owner and stores are
-guarded more closely than in Glance, where a non-administrator could give an image away by `add`.
+operations have passed both. Operations on locations are parsed here and applied by `locations.py`.
+Owner and stores are guarded more closely than in Glance, where a non-administrator could give an
+image away by `add`.
 
 Source: Glance 33.0, api/v2/images.py `RequestDeserializer`; Images API reference, "Update image".
 """
@@ -135,7 +136,7 @@ def apply(
     for operation in operations:
         name = operation.name
         if name == "locations":
-            raise Forbidden("The locations of an image cannot be changed here.")
+            raise Forbidden("The locations of an image cannot be changed while they are not shown.")
         if name not in BASE_PROPERTIES:
             _change_property(properties, operation, required, may)
             values["properties"] = properties
