@@ -8,6 +8,7 @@ from diptych_common.database import Database
 from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
 from diptych_images.imports.equipment import Equipment
+from diptych_images.quotas import Quotas
 from diptych_images.settings import ImagesSettings, load
 from diptych_images.worker import make_worker
 from diptych_store.ingest import BlockPool
@@ -23,7 +24,8 @@ def equipped(
     blocks = BlockPool(blocks=8)
     outbound = Outbound(settings.outbound)
     try:
-        yield Equipment(settings, db, stores, outbound, blocks, metrics or Metrics())
+        quotas = Quotas(settings, None)
+        yield Equipment(settings, db, stores, outbound, blocks, metrics or Metrics(), quotas)
     finally:
         blocks.close()
 

@@ -16,6 +16,8 @@ from typing import Any, cast
 from diptych_common import sealing, service
 from diptych_common.application import Application, assemble
 from diptych_common.database import Database
+from diptych_common.keystone import Keystone
+from diptych_common.limits import UnifiedLimits
 from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
 from diptych_common.settings import Loaded
@@ -47,6 +49,7 @@ from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
 from diptych_images.imports import plugins
 from diptych_images.imports.equipment import Equipment
+from diptych_images.quotas import Quotas, unified_limits
 from diptych_images.settings import ImagesSettings
 from diptych_images.settings import stores as settings_of_stores
 from diptych_images.wire.schemas import ImageSchema
@@ -87,6 +90,8 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     )
 
     outbound = Outbound(settings.outbound)
+    # Before the lifespan, for the settings may lack what it takes.
+    unified = unified_limits(settings)
 
     async def database_answers(_: Scope) -> None:
         await db.ping()
@@ -114,6 +119,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
                 Stores.open(stores_config, on_call=metrics.store_called, outbound=outbound)
             )
             await stack.enter_async_context(marks.compared(db, stores))
+            quotas = await stack.enter_async_context(_quotas(settings, unified))
             # Blocks of full size for two uploads at a time, smaller ones for more: with what a
             # transfer costs besides (inspection holds up to 1 MiB, the allocator its share), twenty
             # slow uploads stay well below 64 MiB.
@@ -123,7 +129,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             stack.callback(watching.cancel)
             if settings.jobs.with_worker:
                 await plugins.tidy(settings)
-                equipment = Equipment(settings, db, stores, outbound, blocks, metrics)
+                equipment = Equipment(settings, db, stores, outbound, blocks, metrics, quotas)
                 await stack.enter_async_context(_running(make_worker(equipment)))
             yield {
                 "resources": Resources(
@@ -138,6 +144,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
                     ),
                     metrics=metrics,
                     sealed=sealing.configured(settings.jobs),
+                    quotas=quotas,
                 )
             }
 
@@ -150,6 +157,18 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
         render_error=render,
         errors={StoreError: from_store},
     )
+
+
+@asynccontextmanager
+async def _quotas(
+    settings: ImagesSettings, unified: tuple[Keystone, UnifiedLimits] | None
+) -> AsyncGenerator[Quotas]:
+    if unified is None:
+        yield Quotas(settings, None)
+        return
+    keystone, limits = unified
+    async with keystone:
+        yield Quotas(settings, limits)
 
 
 async def _default_store_answers(scope: Scope) -> None:
@@ -195,9 +214,14 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
     listening = metrics.listening(settings.metrics.bind_host, settings.metrics.worker_bind_port)
     try:
         with listening if settings.metrics.enabled else nullcontext():
-            async with db, opened as stores, marks.compared(db, stores):
+            async with (
+                db,
+                opened as stores,
+                marks.compared(db, stores),
+                _quotas(settings, unified_limits(settings)) as quotas,
+            ):
                 await plugins.tidy(settings)
-                equipment = Equipment(settings, db, stores, outbound, blocks, metrics)
+                equipment = Equipment(settings, db, stores, outbound, blocks, metrics, quotas)
                 await make_worker(equipment).run(stop)
     finally:
         blocks.close()

@@ -86,9 +86,18 @@ class Default(common.ServiceDefault, frozen=True):
         "sha512", "Digest of new images, besides MD5: os_hash_algo."
     )
     image_size_cap: Bytes = option(1 << 40, "Largest image, in bytes.")
+    image_location_quota: int = option(
+        10, "Stores that an image can be in by being copied; negative: no limit."
+    )
     image_member_quota: int = option(128, "Members of an image; negative: no limit.")
     image_property_quota: int = option(128, "Properties of an image; negative: no limit.")
     image_tag_quota: int = option(128, "Tags of an image; negative: no limit.")
+    user_storage_quota: Bytes = option(
+        0, "Bytes that the images of a project may have in all stores together; 0: no limit."
+    )
+    use_keystone_limits: bool = option(
+        False, "Have Keystone's unified limits count, and user_storage_quota not."
+    )
     limit_param_default: int = option(25, "Items on a page where a client does not say.", ge=1)
     api_limit_max: int = option(1000, "Most items on a page.", ge=1)
     node_staging_uri: str | None = option(
@@ -269,6 +278,7 @@ class ImagesSettings(common.ServiceSettings, frozen=True):
     image_decompression: ImageDecompression = ImageDecompression()
     inject_metadata_properties: InjectMetadataProperties = InjectMetadataProperties()
     task: Task = Task()
+    oslo_limit: common.OsloLimit = common.OsloLimit()
 
     @property
     def import_methods(self) -> tuple[str, ...]:
@@ -304,7 +314,6 @@ _LIBRARY = "the library that it tuned is not used"
 UNUSED: Final[common.Unused] = {
     "DEFAULT": {
         "worker_self_reference_url": _STAGING,
-        "image_location_quota": _NOT_YET,
         "image_cache_driver": "the cache is kept in the database",
         "image_cache_sqlite_db": "the cache is kept in the database",
         "image_cache_dir": _NOT_YET,
@@ -313,8 +322,6 @@ UNUSED: Final[common.Unused] = {
         "cache_prefetcher_interval": _NOT_YET,
         "do_secure_hash": "images always have a hash",
         "http_retries": "each store has retries of its own; see its page",
-        "user_storage_quota": _NOT_YET,
-        "use_keystone_limits": _NOT_YET,
         "property_protection_file": _NOT_YET,
         "property_protection_rule_format": _NOT_YET,
         "delayed_delete": _NOT_YET,
@@ -444,7 +451,7 @@ UNUSED: Final[common.Unused] = {
     "image_import_opts": {"max_parallel_stores": "all stores are fed at once, from one read"},
     "key_manager": {"*": _NOT_YET},
     "oslo_concurrency": {"*": _LIBRARY},
-    "oslo_limit": {"*": _NOT_YET},
+    "oslo_limit": {"*": "limits are asked for with the options of this section that are known"},
     "oslo_messaging_amqp": {"*": _LIBRARY},
     "oslo_messaging_kafka": {"*": _LIBRARY},
     "oslo_messaging_notifications": {"*": _NOT_YET},

@@ -21,6 +21,7 @@ from fastapi import Depends, Request
 from diptych_images import policies
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
+from diptych_images.quotas import Quotas
 from diptych_images.settings import ImagesSettings
 from diptych_images.wire import image
 from diptych_images.wire.schemas import ImageSchema
@@ -48,6 +49,7 @@ class Resources:
     schema: ImageSchema
     metrics: Metrics
     sealed: Sealed | None
+    quotas: Quotas
 
 
 # Dependencies are coroutines, for FastAPI sends plain functions through a thread.

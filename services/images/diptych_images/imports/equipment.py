@@ -11,6 +11,7 @@ from diptych_store.ingest import BlockPool
 from diptych_store.registry import Stores
 
 from diptych_images.db.images import ImageRow
+from diptych_images.quotas import Quotas
 from diptych_images.settings import ImagesSettings
 from diptych_images.wire.imports import ImportJob
 
@@ -25,6 +26,7 @@ class Equipment:
     outbound: Outbound
     blocks: BlockPool
     metrics: Metrics
+    quotas: Quotas
 
 
 @dataclass(slots=True)
