@@ -52,6 +52,7 @@ COSTS: Final[Mapping[str, Cost]] = {
     "GET /v2/info/import": Cost(0),
     "GET /v2/info/stores": Cost(0),
     "GET /v2/info/stores/detail": Cost(0),
+    "GET /v2/info/usage": Cost(0),
     "GET /v2/schemas/{name}": Cost(0),
     "GET /v2/tasks": Cost(1),
     "POST /v2/tasks": Cost(9, 1),

@@ -11,6 +11,7 @@ from diptych_common.policy import Policy
 from diptych_images import policies, property_protection
 from diptych_images.imports.equipment import Equipment
 from diptych_images.property_protection import PropertyProtection
+from diptych_images.quotas import Quotas
 from diptych_images.settings import ImagesSettings, load
 from diptych_images.worker import make_worker
 from diptych_store.ingest import BlockPool
@@ -34,7 +35,8 @@ def equipped(
     outbound = Outbound(settings.outbound)
     try:
         metrics = metrics or Metrics()
-        yield Equipment(settings, db, stores, outbound, blocks, metrics, protection)
+        quotas = Quotas(settings, None)
+        yield Equipment(settings, db, stores, outbound, blocks, metrics, protection, quotas)
     finally:
         blocks.close()
 

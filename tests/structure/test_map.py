@@ -25,7 +25,12 @@ EXCEPTIONS = {
 }
 
 # What needs a token and asks no rule: the same for everybody.
-WITHOUT_RULE = {"GET /v2/info/import", "GET /v2/info/stores", "GET /v2/schemas/{name}"}
+WITHOUT_RULE = {
+    "GET /v2/info/import",
+    "GET /v2/info/stores",
+    "GET /v2/info/usage",
+    "GET /v2/schemas/{name}",
+}
 
 
 def guess(operation: str) -> str:

@@ -247,6 +247,7 @@ REQUESTS: dict[str, Callable[[Make], Awaitable[Request]]] = {
     "GET /v2/info/import": fixed("/v2/info/import"),
     "GET /v2/info/stores": fixed("/v2/info/stores"),
     "GET /v2/info/stores/detail": fixed("/v2/info/stores/detail", ADMIN),
+    "GET /v2/info/usage": fixed("/v2/info/usage"),
     "GET /v2/schemas/{name}": fixed("/v2/schemas/image"),
     "GET /v2/tasks": fixed("/v2/tasks", ADMIN),
     "POST /v2/tasks": create_task,

@@ -152,8 +152,8 @@ class _OwnToken:
     validation_url: str
 
 
-class _Unreachable(Exception):
-    """Keystone gave no answer that says anything about the token; the message is for the log."""
+class CannotAsk(Exception):
+    """Keystone gave no answer that says anything about the question; the message is for the log."""
 
 
 V = TypeVar("V")
@@ -295,7 +295,7 @@ class Keystone:
         # its owner to ask Keystone for the catalog.
         try:
             document = await self._document(token, allow_expired=False, catalog=True)
-        except _Unreachable as error:
+        except CannotAsk as error:
             logger.error("Keystone can't be asked for a catalog: %s", error)
             raise _unavailable("there is no telling where other services are") from None
         if document is None:
@@ -306,6 +306,32 @@ class Keystone:
             if entry.type == service_type
             for endpoint in entry.endpoints
         ]
+
+    async def get(self, path: str, parameters: Mapping[str, str] | None = None) -> bytes:
+        """The body of Keystone's answer to a question with the service's own token; CannotAsk.
+
+        `path` is below `/v3`, and without a slash before it.
+        """
+        own = await self._own_token(stale=None)
+        response = await self._got(own, path, parameters)
+        if response.status_code == 401:
+            own = await self._own_token(stale=own)
+            response = await self._got(own, path, parameters)
+        if response.status_code != 200:
+            raise CannotAsk(f"it answered {response.status_code} to GET {path}")
+        return response.content
+
+    async def _got(
+        self, own: _OwnToken, path: str, parameters: Mapping[str, str] | None
+    ) -> httpx.Response:
+        headers = {"X-Auth-Token": own.value, "Accept": "application/json"}
+        url = f"{own.validation_url.removesuffix('/auth/tokens')}/{path}"
+        try:
+            return await self._sent("GET", url, headers=headers, params=parameters)
+        except CannotAsk:
+            # The catalog may name another endpoint by now.
+            self._own = None
+            raise
 
     async def _service(self, presented: str | None) -> _Token | None:
         if presented is None:
@@ -369,7 +395,7 @@ class Keystone:
             document = await self._document(value, allow_expired=allow_expired, catalog=False)
             if document is not None and document.access_rules is not None:
                 document = await self._document(value, allow_expired=allow_expired, catalog=True)
-        except _Unreachable as error:
+        except CannotAsk as error:
             logger.error("Keystone can't validate tokens: %s", error)
             return "unreachable"
         if document is None:
@@ -422,7 +448,7 @@ class Keystone:
     async def _document(
         self, value: str, *, allow_expired: bool, catalog: bool
     ) -> _TokenDocument | None:
-        """What Keystone says of a token, None if it does not accept it; _Unreachable otherwise."""
+        """What Keystone says of a token, None if it does not accept it; CannotAsk otherwise."""
         parameters: dict[str, str] = {}
         if allow_expired:
             parameters["allow_expired"] = "1"
@@ -441,7 +467,7 @@ class Keystone:
             case 404 | 400 | 413 | 431:
                 return None
             case status:
-                raise _Unreachable(f"it answered {status} to a validation")
+                raise CannotAsk(f"it answered {status} to a validation")
 
     async def _validation(
         self, own: _OwnToken, value: str, parameters: Mapping[str, str]
@@ -454,7 +480,7 @@ class Keystone:
         }
         try:
             return await self._sent("GET", own.validation_url, headers=headers, params=parameters)
-        except _Unreachable:
+        except CannotAsk:
             # The catalog may name another endpoint by now.
             self._own = None
             raise
@@ -469,7 +495,7 @@ class Keystone:
 
     async def _authenticated(self) -> _OwnToken:
         if time.monotonic() < self._own_refused_until:
-            raise _Unreachable("it refused this service's own credentials a moment ago")
+            raise CannotAsk("it refused this service's own credentials a moment ago")
         base = await self._v3(self._settings.auth_url or "")
         response = await self._sent("POST", f"{base}/auth/tokens", json={"auth": self._credentials})
         if response.status_code == 401:
@@ -477,7 +503,7 @@ class Keystone:
             self._own_refused_until = time.monotonic() + REFUSED_S
         token = response.headers.get("X-Subject-Token")
         if response.status_code != 201 or token is None:
-            raise _Unreachable(
+            raise CannotAsk(
                 f"it answered {response.status_code} to this service's own credentials in "
                 "[keystone_authtoken]"
             )
@@ -548,7 +574,7 @@ class Keystone:
                 if response.status_code < 500:
                     return response
                 reason = f"it answered {response.status_code}"
-        raise _Unreachable(f"{method} {url}: {reason}")
+        raise CannotAsk(f"{method} {url}: {reason}")
 
 
 def _unavailable(consequence: str) -> ServiceUnavailable:
@@ -562,7 +588,7 @@ def _parsed(response: httpx.Response) -> _TokenAnswer:
         return _TokenAnswer.model_validate_json(response.content)
     except ValidationError as error:
         # Not the error itself: it quotes the document.
-        raise _Unreachable(
+        raise CannotAsk(
             f"its answer is not a token document ({error.error_count()} faults)"
         ) from None
 
@@ -650,7 +676,9 @@ def _password(settings: KeystoneAuthtoken) -> dict[str, object]:
     credentials: dict[str, object] = {
         "identity": {"methods": ["password"], "password": {"user": user}}
     }
-    if settings.project_id:
+    if settings.system_scope:
+        credentials["scope"] = {"system": {"all": True}}
+    elif settings.project_id:
         credentials["scope"] = {"project": {"id": settings.project_id}}
     elif settings.project_name:
         domain = _domain(settings, settings.project_domain_id, settings.project_domain_name)

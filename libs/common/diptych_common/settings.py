@@ -183,6 +183,37 @@ class Database(BaseModel):
     )
 
 
+class OsloLimit(BaseModel):
+    """[oslo_limit]: whose unified limits count, and who this service is when it asks for them."""
+
+    model_config = GROUP
+
+    endpoint_id: str | None = option(
+        None,
+        "Endpoint of this service in Keystone, whose service and region the limits were set for."
+        " Unset: the one that the next options find.",
+    )
+    endpoint_service_type: str = option("image", "Type of this service in Keystone.")
+    endpoint_service_name: str | None = option(None, "Name of this service in Keystone.")
+    endpoint_region_name: str | None = option(None, "Region of the endpoint.")
+    endpoint_interface: str = option("public", "Interface of the endpoint.")
+    auth_url: str | None = option(
+        None, "Keystone's address. Unset, as all that follow: as in [keystone_authtoken]."
+    )
+    username: str | None = option(None, "User who may read all limits.", former=("user-name",))
+    user_id: str | None = option(None, "The user, by id.", former=("user-id",))
+    password: SecretStr | None = option(None, "Password of the user.", secret=True)
+    user_domain_name: str | None = option(
+        None, "Domain of the user, by name.", former=("user-domain-name",)
+    )
+    user_domain_id: str | None = option(
+        None, "Domain of the user, by id.", former=("user-domain-id",)
+    )
+    system_scope: Literal["all"] = option(
+        "all", "Limits of all projects are told only to who acts on the whole system."
+    )
+
+
 class KeystoneAuthtoken(BaseModel):
     """[keystone_authtoken]: how tokens are validated, and who this service is to Keystone."""
 
@@ -222,6 +253,9 @@ class KeystoneAuthtoken(BaseModel):
         None,
         "Project that this service acts in, by id.",
         former=("project-id", "tenant_id", "tenant-id"),
+    )
+    system_scope: Literal["all"] | None = option(
+        None, "all: this service acts on the whole system and in no project."
     )
     project_domain_name: str | None = option(
         None, "Domain of the project, by name.", former=("project-domain-name",)

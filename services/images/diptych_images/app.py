@@ -16,6 +16,8 @@ from typing import Any, cast
 from diptych_common import sealing, service
 from diptych_common.application import Application, assemble
 from diptych_common.database import Database
+from diptych_common.keystone import Keystone
+from diptych_common.limits import UnifiedLimits
 from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
 from diptych_common.policy import Policy
@@ -54,6 +56,7 @@ from diptych_images.api.versions import VersionNegotiation
 from diptych_images.imports import plugins
 from diptych_images.imports.equipment import Equipment
 from diptych_images.property_protection import PropertyProtection
+from diptych_images.quotas import Quotas, unified_limits
 from diptych_images.settings import ImagesSettings
 from diptych_images.settings import stores as settings_of_stores
 from diptych_images.worker import make_worker
@@ -102,6 +105,8 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     )
 
     outbound = Outbound(settings.outbound)
+    # Before the lifespan, for the settings may lack what it takes.
+    unified = unified_limits(settings)
 
     async def database_answers(_: Scope) -> None:
         await db.ping()
@@ -131,6 +136,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
                 Stores.open(stores_config, on_call=metrics.store_called, outbound=outbound)
             )
             await stack.enter_async_context(marks.compared(db, stores))
+            quotas = await stack.enter_async_context(_quotas(settings, unified))
             # Blocks of full size for two uploads at a time, smaller ones for more: with what a
             # transfer costs besides (inspection holds up to 1 MiB, the allocator its share), twenty
             # slow uploads stay well below 64 MiB.
@@ -139,7 +145,9 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             await stack.enter_async_context(_watching(policy, protection))
             if settings.jobs.with_worker:
                 await plugins.tidy(settings)
-                equipment = Equipment(settings, db, stores, outbound, blocks, metrics, protection)
+                equipment = Equipment(
+                    settings, db, stores, outbound, blocks, metrics, protection, quotas
+                )
                 await stack.enter_async_context(_running(make_worker(equipment)))
             yield {
                 "resources": Resources(
@@ -156,6 +164,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
                         per_minute=settings.create_limit.per_minute,
                         burst=settings.create_limit.burst,
                     ),
+                    quotas=quotas,
                 )
             }
 
@@ -168,6 +177,18 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
         render_error=render,
         errors={StoreError: from_store},
     )
+
+
+@asynccontextmanager
+async def _quotas(
+    settings: ImagesSettings, unified: tuple[Keystone, UnifiedLimits] | None
+) -> AsyncGenerator[Quotas]:
+    if unified is None:
+        yield Quotas(settings, None)
+        return
+    keystone, limits = unified
+    async with keystone:
+        yield Quotas(settings, limits)
 
 
 async def _default_store_answers(scope: Scope) -> None:
@@ -226,10 +247,17 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
     listening = metrics.listening(settings.metrics.bind_host, settings.metrics.worker_bind_port)
     try:
         with listening if settings.metrics.enabled else nullcontext():
-            watched = _watching(policy, protection)
-            async with db, opened as stores, marks.compared(db, stores), watched:
+            async with (
+                db,
+                opened as stores,
+                marks.compared(db, stores),
+                _watching(policy, protection),
+                _quotas(settings, unified_limits(settings)) as quotas,
+            ):
                 await plugins.tidy(settings)
-                equipment = Equipment(settings, db, stores, outbound, blocks, metrics, protection)
+                equipment = Equipment(
+                    settings, db, stores, outbound, blocks, metrics, protection, quotas
+                )
                 await make_worker(equipment).run(stop)
     finally:
         blocks.close()

@@ -91,7 +91,9 @@ class Default(common.ServiceDefault, frozen=True):
     image_size_cap: Bytes = option(1 << 40, "Largest image, in bytes.")
     image_member_quota: int = option(128, "Members of an image; negative: no limit.")
     image_property_quota: int = option(128, "Properties of an image; negative: no limit.")
-    image_location_quota: int = option(10, "Locations of an image; negative: no limit.")
+    image_location_quota: int = option(
+        10, "Locations of an image, its copies in stores included; negative: no limit."
+    )
     image_tag_quota: int = option(128, "Tags of an image; negative: no limit.")
     property_protection_file: str | None = option(
         None,
@@ -106,6 +108,12 @@ class Default(common.ServiceDefault, frozen=True):
         "File that declares properties beyond the base ones, in JSON; not in Glance. Unset:"
         " schema-image.json beside the configuration files, and without one what Glance's own"
         " declares.",
+    )
+    user_storage_quota: Bytes = option(
+        0, "Bytes that the images of a project may have in all stores together; 0: no limit."
+    )
+    use_keystone_limits: bool = option(
+        False, "Have Keystone's unified limits count, and user_storage_quota not."
     )
     limit_param_default: int = option(25, "Items on a page where a client does not say.", ge=1)
     api_limit_max: int = option(1000, "Most items on a page.", ge=1)
@@ -329,6 +337,7 @@ class ImagesSettings(common.ServiceSettings, frozen=True):
     image_decompression: ImageDecompression = ImageDecompression()
     inject_metadata_properties: InjectMetadataProperties = InjectMetadataProperties()
     task: Task = Task()
+    oslo_limit: common.OsloLimit = common.OsloLimit()
 
     @property
     def import_methods(self) -> tuple[str, ...]:
@@ -369,8 +378,6 @@ UNUSED: Final[common.Unused] = {
         "image_cache_max_size": _NOT_YET,
         "image_cache_stall_time": _NOT_YET,
         "cache_prefetcher_interval": _NOT_YET,
-        "user_storage_quota": _NOT_YET,
-        "use_keystone_limits": _NOT_YET,
         "scrub_pool_size": "bytes are removed by jobs, as many at a time as [jobs] concurrency",
         "wakeup_time": "an image is scrubbed when its scrub_time is over",
         "restore": "see the command restore",
@@ -492,7 +499,7 @@ UNUSED: Final[common.Unused] = {
     "image_import_opts": {"max_parallel_stores": "all stores are fed at once, from one read"},
     "key_manager": {"*": _NOT_YET},
     "oslo_concurrency": {"*": _LIBRARY},
-    "oslo_limit": {"*": _NOT_YET},
+    "oslo_limit": {"*": "limits are asked for with the options of this section that are known"},
     "oslo_messaging_amqp": {"*": _LIBRARY},
     "oslo_messaging_kafka": {"*": _LIBRARY},
     "oslo_messaging_notifications": {"*": _NOT_YET},

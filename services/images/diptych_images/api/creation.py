@@ -11,6 +11,7 @@ from diptych_images.api.resources import Resources, is_admin
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
 from diptych_images.notifications import emit
+from diptych_images.quotas import Quota
 from diptych_images.wire import image as wire
 from diptych_images.wire.image import ImageCreate
 
@@ -51,8 +52,12 @@ def checked(body: object, res: Resources, who: Identity) -> ImageCreate:
     return new
 
 
-async def insert(connection: Connection, new: ImageCreate) -> ImageRow:
-    """Make the image, `queued`, in the caller's transaction; Conflict if its id was ever used."""
+async def insert(connection: Connection, new: ImageCreate, quota: Quota) -> ImageRow:
+    """Make the image, `queued`, in the caller's transaction; Conflict if its id was ever used.
+
+    `quota` is the owner's; TooLarge beyond it.
+    """
+    await quota.require(connection, images=1)
     image_id = new.id or str(uuid4())
     row = await images.insert(connection, new.values(image_id))
     if row is None:

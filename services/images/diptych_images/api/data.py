@@ -52,6 +52,7 @@ from diptych_images.db import images
 from diptych_images.db.images import ImageRow
 from diptych_images.formats import judge
 from diptych_images.notifications import emit
+from diptych_images.quotas import Room
 
 router = APIRouter(prefix="/v2/images/{image_id}/file", responses=ANY_ERROR)
 log = logging.getLogger(__name__)
@@ -73,7 +74,9 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
 
     attempt = Attempt(key=row["id"], token=str(uuid4()))
     lease_s = res.settings.jobs.lease
+    quota = await res.quotas.of(row["owner"])
     async with res.db.write() as connection:
+        await quota.require(connection, size=size or 0, uploading=1)
         saving = await images.start_upload(
             connection,
             row["id"],
@@ -81,6 +84,7 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
             attempt=attempt.token,
             lease_s=lease_s,
             project_id=who.project_id,
+            reserved=size or 0,
         )
         if saving is None:
             raise Gone(f"Image {image_id} was deleted or is being uploaded by another request.")
@@ -92,9 +96,10 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
             )
         await emit(connection, "image.update", saving)
 
+    room = Room(res.db, quota, "size", [attempt.token], taken=size or 0)
     async with Held(res.db, store, attempt, lease_s=lease_s) as held:
         algorithm = hash_algorithm(saving, res)
-        stored, findings = await received(request, res, held, size=size, algorithm=algorithm)
+        stored, findings = await received(request, res, held, room, size=size, algorithm=algorithm)
         virtual_size = judge(
             findings,
             disk_format=disk_format,

@@ -64,8 +64,9 @@ async def create(request: Request, res: Res, who: Who) -> Response:
     """A new image without data, `queued`."""
     refuse_anonymous(who)
     new = creation.checked(await json_body(request), res, who)
+    quota = await res.quotas.of(new.owner)
     async with res.db.write() as connection:
-        row = await creation.insert(connection, new)
+        row = await creation.insert(connection, new, quota)
 
     headers = {"Location": str(request.url_for("show", image_id=row["id"]))}
     if methods := res.settings.import_methods:

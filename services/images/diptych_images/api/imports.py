@@ -4,11 +4,11 @@ The checks are made in Glance's order, so that a request with several faults get
 Source: Glance 33.0, api/v2/images.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from diptych_common.database import Connection
-from diptych_common.errors import BadRequest, Conflict
+from diptych_common.errors import BadRequest, Conflict, TooLarge
 from diptych_common.identity import Identity
 from fastapi import APIRouter, Request, Response
 
@@ -75,8 +75,19 @@ async def import_(image_id: str, request: Request, res: Res, who: Who) -> Respon
     if asked.method == "web-download":
         check_uri(asked.uri or "", res.settings)
     secret = sealed_token(request, asked, res, who)
+    if asked.method == "copy-image":
+        _check_locations(row, stores, res)
 
+    quota = await res.quotas.of(row["owner"])
     async with res.db.write() as connection:
+        await quota.require(
+            connection,
+            # Each store takes room for itself when its turn comes; this is so that an import that
+            # cannot succeed is refused at once.
+            size=(row["size"] or 0) * len(stores),
+            # What was staged is counted already.
+            uploading=0 if asked.method == "glance-direct" else 1,
+        )
         if columns or asked.os_type is not None:
             await _declare(connection, image_id, asked, res, who)
         try:
@@ -119,6 +130,16 @@ def _check_formats(row: Mapping[str, object]) -> None:
     for name in ("container_format", "disk_format"):
         if row[name] is None:
             raise Conflict(f"{name} must be set before an import.")
+
+
+def _check_locations(row: ImageRow, stores: Collection[str], res: Resources) -> None:
+    quota = res.settings.default.image_location_quota
+    attempted = len(row["locations"]) + len(stores)
+    if 0 <= quota < attempted:
+        raise TooLarge(
+            f"The limit has been exceeded on the number of allowed image locations. Attempted:"
+            f" {attempted}, Maximum: {quota}"
+        )
 
 
 def _declared_by_source(asked: ImportRequest, row: ImageRow, res: Resources) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What requests that bring bytes have in common: how they announce them, and how they are taken."""
 
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,6 +13,7 @@ from diptych_images.api.resources import Resources
 from diptych_images.attempts import Held
 from diptych_images.db.images import ImageRow
 from diptych_images.formats import Findings, Inspection
+from diptych_images.quotas import Room
 
 _MANY_DIGITS = 30
 
@@ -84,28 +86,28 @@ def hash_algorithm(row: ImageRow, res: Resources) -> str:
 
 
 async def received(
-    request: Request, res: Resources, held: Held, *, size: int | None, algorithm: str
+    request: Request, res: Resources, held: Held, room: Room, *, size: int | None, algorithm: str
 ) -> tuple[Ingested, Findings]:
     """Write the body into the attempt's place, where it waits to be published.
 
     `size` is what was announced; the digests are MD5 and that of `algorithm`. Raises as `ingest`,
-    and Gone if the attempt is lost.
+    Gone if the attempt is lost, and TooLarge where there is no room for more.
     """
-    settings = res.settings.default
     store = held.target.store
     inspection = Inspection()
     with res.metrics.transferring("in"):
-        stored = await held.while_held(
-            ingest(
-                request.stream(),
-                store,
-                held.target.attempt,
-                size=size,
-                limit=settings.image_size_cap,
-                digests=Digests(("md5", algorithm)),
-                observers=[inspection],
-                pool=res.blocks,
+        async with aclosing(room.before(request.stream())) as stream:
+            stored = await held.while_held(
+                ingest(
+                    stream,
+                    store,
+                    held.target.attempt,
+                    size=size,
+                    limit=res.settings.default.image_size_cap,
+                    digests=Digests(("md5", algorithm)),
+                    observers=[inspection],
+                    pool=res.blocks,
+                )
             )
-        )
     res.metrics.store_bytes.labels(store.name, "in").inc(stored.size)
     return stored, inspection.findings()

@@ -1,4 +1,4 @@
-"""GET /v2/info/import, /v2/info/stores and /v2/info/stores/detail."""
+"""GET /v2/info/import, /v2/info/stores, /v2/info/stores/detail and /v2/info/usage."""
 
 from diptych_common.errors import NotFound
 from diptych_common.responses import json_response
@@ -30,6 +30,12 @@ async def stores_detail(res: Res, who: Who) -> Response:
     _need_several_stores(res)
     res.policy.require("stores_info_detail", who, {})
     return json_response(info.stores_detail(res.stores))
+
+
+@router.get("/usage")
+async def usage(res: Res, who: Who) -> Response:
+    """What the caller's project has, and may have, by Keystone's limits; nothing without these."""
+    return json_response(info.usage(await res.quotas.used(res.db, who.project_id)))
 
 
 def _need_several_stores(res: Resources) -> None:

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 
 from diptych_images import readers
 from diptych_images.api.errors import ANY_ERROR
+from diptych_images.api.incoming import hash_algorithm
 from diptych_images.api.locating import check_formats, check_named, find, is_service
 from diptych_images.api.resources import (
     NO_BODY,
@@ -67,14 +68,16 @@ async def add(image_id: str, request: Request, res: Res, who: Who) -> Response:
     check_formats(row)
     found = await find(asked.url, res, store=asked.store)
 
+    quota = await res.quotas.of(row["owner"])
     async with res.db.write() as connection:
-        await _begin(connection, row["id"], asked, found, res, who)
+        await quota.require(connection, size=found.size)
+        await _begin(connection, row, asked, found, res, who)
     return Response(status_code=202)
 
 
 async def _begin(
     connection: Connection,
-    image_id: str,
+    image: ImageRow,
     asked: NewLocation,
     found: Found,
     res: Resources,
@@ -83,7 +86,7 @@ async def _begin(
     """Add the location, and what is to be done about its digests, in this transaction."""
     task_id = str(uuid4())
     is_hashed = res.settings.default.do_secure_hash
-    algorithm, expected = asked.expected or (res.settings.default.hashing_algorithm, None)
+    algorithm, expected = asked.expected or (hash_algorithm(image, res), None)
     is_held = is_hashed and expected is not None
     becomes: dict[str, object] = {"size": found.size}
     columns: dict[str, object] = {"import_task": task_id, "status": "importing"}
@@ -93,17 +96,18 @@ async def _begin(
         columns["os_hash_algo"] = algorithm
     if not is_hashed:
         columns["os_hash_value"] = expected
-    row = await locations.start(connection, image_id, columns)
+    row = await locations.start(connection, image["id"], columns)
     if row is None:
-        raise Conflict(f"Image {image_id} was changed by another request.")
+        raise Conflict(f"Image {image['id']} was changed by another request.")
     location = await locations.add(
         connection,
-        image_id,
+        row["id"],
         store=found.store,
         url=found.url,
         metadata=found.told,
         task_id=task_id if is_held else None,
         becomes=becomes if is_held else None,
+        reserved=found.size,
     )
     await emit(connection, "image.update", row)
     if not is_held:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from diptych_images import readers, removal
 from diptych_images.api.errors import ANY_ERROR
+from diptych_images.api.incoming import hash_algorithm
 from diptych_images.api.locating import check_formats, check_named, find, is_service
 from diptych_images.api.resources import (
     Res,
@@ -27,6 +28,7 @@ from diptych_images.api.resources import (
 from diptych_images.db import images
 from diptych_images.db import locations as rows
 from diptych_images.notifications import emit
+from diptych_images.quotas import UNLIMITED, Quota
 from diptych_images.wire import locations, patch
 from diptych_images.wire.locations import Found, LocationChanges
 from diptych_images.wire.patch import Operation
@@ -50,8 +52,12 @@ async def update(image_id: str, request: Request, res: Res, who: Who) -> Respons
     of_locations: list[Operation] = []
     if res.settings.default.show_multiple_locations:
         of_locations = [one for one in operations if one.name == "locations"]
-    found = await _found(image_id, of_locations, res, who) if of_locations else {}
+    found, quota = {}, UNLIMITED
+    if of_locations:
+        found, quota = await _found(image_id, of_locations, res, who)
     async with res.db.write() as connection:
+        if found:
+            await quota.require(connection, size=sum(one.size for one in found.values()))
         row = await locked_image(connection, image_id, res, who)
         require_change(res, "modify_image", who, row)
         changes = patch.apply(
@@ -76,7 +82,7 @@ async def update(image_id: str, request: Request, res: Res, who: Who) -> Respons
                 of_locations,
                 locations=res.stores.in_read_order(row["locations"]),
                 found=found,
-                algorithm=res.settings.default.hashing_algorithm,
+                algorithm=hash_algorithm(row, res),
                 quota=res.settings.default.image_location_quota,
             )
             values |= moved.values
@@ -96,8 +102,11 @@ async def update(image_id: str, request: Request, res: Res, who: Who) -> Respons
 
 async def _found(
     image_id: str, operations: Sequence[Operation], res: Resources, who: Identity
-) -> dict[str, Found]:
-    """What is at the URLs that the operations add, if the caller may do all of them."""
+) -> tuple[dict[str, Found], Quota]:
+    """What is at the URLs that the operations add, if the caller may do all of them.
+
+    With it comes what limits the image's project.
+    """
     async with res.db.read() as connection:
         row = await visible_image(connection, image_id, res, who)
     require_change(res, "modify_image", who, row)
@@ -110,7 +119,8 @@ async def _found(
         raise locations.too_many_locations(quota)
     for url in urls:
         check_named(url, res, anywhere=is_service(who) or is_admin(res, who))
-    return {url: await find(url, res) for url in urls}
+    found = {url: await find(url, res) for url in urls}
+    return found, await res.quotas.of(row["owner"])
 
 
 async def _move(connection: Connection, image_id: str, moved: LocationChanges) -> None:

@@ -23,6 +23,7 @@ from diptych_images import policies
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
 from diptych_images.property_protection import PropertyProtection
+from diptych_images.quotas import Quotas
 from diptych_images.settings import ImagesSettings
 from diptych_images.wire import image
 from diptych_images.wire.schemas import ImageSchema
@@ -52,6 +53,7 @@ class Resources:
     metrics: Metrics
     sealed: Sealed | None
     creations: RateLimit
+    quotas: Quotas
 
 
 # Dependencies are coroutines, for FastAPI sends plain functions through a thread.

@@ -26,6 +26,7 @@ from diptych_images.api.resources import (
 from diptych_images.attempts import Held, in_account
 from diptych_images.db import imports
 from diptych_images.notifications import emit
+from diptych_images.quotas import Room
 
 router = APIRouter(prefix="/v2/images/{image_id}/stage", responses=ANY_ERROR)
 
@@ -53,7 +54,9 @@ async def stage(image_id: str, request: Request, res: Res, who: Who) -> Response
     token = str(uuid4())
     attempt = Attempt(key=imports.staged_key(row["id"], token), token=token)
     lease_s = res.settings.jobs.lease
+    quota = await res.quotas.of(row["owner"])
     async with res.db.write() as connection:
+        await quota.require(connection, staged=size or 0, uploading=1)
         uploading = await imports.start_stage(
             connection,
             row["id"],
@@ -61,14 +64,16 @@ async def stage(image_id: str, request: Request, res: Res, who: Who) -> Response
             attempt=token,
             lease_s=lease_s,
             project_id=who.project_id,
+            reserved=size or 0,
         )
         if uploading is None:
             raise Conflict(f"Image {image_id} was deleted or takes data of another request.")
         await emit(connection, "image.update", uploading)
 
+    room = Room(res.db, quota, "staged", [token], taken=size or 0)
     async with Held(res.db, store, attempt, lease_s=lease_s) as held:
         algorithm = hash_algorithm(uploading, res)
-        stored, findings = await received(request, res, held, size=size, algorithm=algorithm)
+        stored, findings = await received(request, res, held, room, size=size, algorithm=algorithm)
         location = await held.publish()
         async with res.db.write() as connection:
             staged = await imports.finish_stage(

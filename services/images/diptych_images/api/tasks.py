@@ -79,8 +79,10 @@ async def create(request: Request, res: Res, who: Who) -> Response:
         check_uri(new.source.uri, res.settings)
     image = creation.checked(new.image, res, who)
     secret = sealed_token(request, new.source, res, who)
+    quota = await res.quotas.of(image.owner)
     async with res.db.write() as connection:
-        row = await creation.insert(connection, image)
+        await quota.require(connection, images=1, uploading=1, size=0)
+        row = await creation.insert(connection, image, quota)
         _, task = await begin(
             connection,
             res,

@@ -451,7 +451,7 @@ def _start_upload() -> sa.Select[Any]:
     attempted = (
         sa.insert(image_locations)
         .from_select(
-            ["image_id", "store", "status", "attempt", "lease_until", "project_id"],
+            ["image_id", "store", "status", "attempt", "lease_until", "project_id", "reserved"],
             sa.select(
                 started.c.id,
                 sa.bindparam("the_store", type_=sa.Text),
@@ -459,6 +459,7 @@ def _start_upload() -> sa.Select[Any]:
                 _ATTEMPT,
                 _LEASE_END,
                 sa.bindparam("the_project", type_=sa.String),
+                sa.bindparam("to_reserve", type_=sa.BigInteger),
             ),
         )
         .cte("attempted")
@@ -477,12 +478,14 @@ async def start_upload(
     attempt: str,
     lease_s: float,
     project_id: str | None = None,
+    reserved: int = 0,
 ) -> ImageRow | None:
     """Move a queued image to `saving` for this attempt; None if it was not queued any more.
 
     None also while what a failed import has left in this store is being removed. `attempt` is a
     UUID that no other try uses, `lease_s` the seconds for which the attempt is safe from the
-    reaper, `project_id` whose user uploads. Of two uploads at a time one sees None.
+    reaper, `project_id` whose user uploads, `reserved` the bytes that it has room for so far. Of
+    two uploads at a time one sees None.
     """
     return _row(
         await connection.execute(
@@ -493,6 +496,7 @@ async def start_upload(
                 "the_attempt": attempt,
                 "lease_s": lease_s,
                 "the_project": project_id,
+                "to_reserve": reserved,
             },
         )
     )

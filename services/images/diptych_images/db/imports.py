@@ -153,6 +153,7 @@ async def start_stage(
     attempt: str,
     lease_s: float,
     project_id: str | None,
+    reserved: int = 0,
 ) -> ImageRow | None:
     """Move a queued image to `uploading` for this attempt; None if it was not queued any more.
 
@@ -167,6 +168,7 @@ async def start_stage(
             attempt=attempt,
             key=staged_key(row["id"], attempt),
             project_id=project_id,
+            reserved=reserved,
         ),
         {"the_image": row["id"], "lease_s": lease_s},
     )
@@ -199,7 +201,14 @@ async def finish_stage(
     the reaper's by now: then the caller's transaction must change nothing.
     """
     landed = await connection.execute(
-        _LAND.values(status="staged", url=url, staged=dict(staged), attempt=None, lease_until=None),
+        _LAND.values(
+            status="staged",
+            url=url,
+            staged=dict(staged),
+            attempt=None,
+            lease_until=None,
+            reserved=size,
+        ),
         {"the_image": image_id, "the_attempt": attempt},
     )
     if landed.one_or_none() is None:

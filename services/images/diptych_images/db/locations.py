@@ -39,10 +39,12 @@ async def add(
     metadata: Mapping[str, object],
     task_id: str | None = None,
     becomes: Mapping[str, object] | None = None,
+    reserved: int | None = None,
 ) -> LocationRow:
     """Add a location, for a transaction that holds the image.
 
     `becomes` are the columns that the image gets when the task has found it good; None: at once.
+    `reserved` bytes count for quotas until the image has a size.
     """
     added = await connection.execute(
         _ADD.values(
@@ -53,6 +55,7 @@ async def add(
             status="active",
             import_task=task_id,
             staged=sa.null() if becomes is None else dict(becomes),
+            reserved=reserved,
         )
     )
     return cast(LocationRow, dict(added.mappings().one()))

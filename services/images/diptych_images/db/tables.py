@@ -183,10 +183,14 @@ image_locations = Table(
     Column("project_id", String(255)),
     # The image was queued again before the bytes of this attempt, never published, were gone.
     Column("released", Boolean, nullable=False, server_default=text("false")),
+    # The bytes for which an attempt, and what it has staged, has taken room in its project's
+    # quota; they count while the row is held, until it is released. Other rows count by the image.
+    Column("reserved", BigInteger),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     CheckConstraint(
         "status IN ('pending', 'discarding', 'staged', 'active', 'deleted')", name="status"
     ),
+    CheckConstraint("reserved >= 0", name="reserved"),
     CheckConstraint("(staged IS NOT NULL) OR (status <> 'staged')", name="staged_is_described"),
     CheckConstraint(
         "CASE WHEN status IN ('pending', 'discarding')"

@@ -12,6 +12,7 @@ from diptych_store.registry import Stores
 
 from diptych_images.db.images import ImageRow
 from diptych_images.property_protection import PropertyProtection
+from diptych_images.quotas import Quotas
 from diptych_images.settings import ImagesSettings
 from diptych_images.wire.imports import ImportJob
 
@@ -27,6 +28,7 @@ class Equipment:
     blocks: BlockPool
     metrics: Metrics
     protection: PropertyProtection
+    quotas: Quotas
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from typing import Final
 from uuid import uuid4
 
 from diptych_common.database import Database
+from diptych_common.errors import TooLarge
 from diptych_common.jobs import GiveUp
 from diptych_store.digests import Digests
 from diptych_store.errors import (
@@ -42,6 +43,7 @@ from diptych_images.db.imports import Bytes, Disagrees, Left
 from diptych_images.imports.equipment import ImageGone, Import
 from diptych_images.imports.sources import Source, SourceFailed
 from diptych_images.notifications import emit
+from diptych_images.quotas import Quota, Room
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +173,7 @@ async def from_object(
     If it is not `known` what the bytes are, they are read, and `accept` judges. Raises GiveUp,
     SourceFailed and ImageGone; what has landed stays.
     """
+    quota = await run.equipment.quotas.of(run.image["owner"])
     async with _held(run) as held:
 
         async def one(target: Target, known: Accepted) -> bool:
@@ -188,7 +191,9 @@ async def from_object(
 
         async def work() -> None:
             targets = await _begun(run, held, names, failures)
-            if known is not None:
+            room = _room(run, quota, targets)
+            if targets and known is not None:
+                await _cover(room, known.bytes.size)
                 calls = [partial(one, target, known) for target in targets]
                 has_to_read = await gathered(_AT_A_TIME, calls)
                 targets = [
@@ -197,7 +202,14 @@ async def from_object(
             if targets:
                 async with opened(origin) as source:
                     await _from_stream(
-                        run, held, targets, source, failures, accept=accept, digests=digests
+                        run,
+                        held,
+                        targets,
+                        source,
+                        failures,
+                        room=room,
+                        accept=accept,
+                        digests=digests,
                     )
 
         failures: Failures = {}
@@ -216,6 +228,7 @@ async def from_stream(
     limit: int,
 ) -> Failures:
     """Put what a source gives into stores, read once; raises as `from_object`."""
+    quota = await run.equipment.quotas.of(run.image["owner"])
     async with _held(run) as held:
 
         async def work() -> None:
@@ -227,6 +240,7 @@ async def from_stream(
                     targets,
                     source,
                     failures,
+                    room=_room(run, quota, targets),
                     accept=accept,
                     digests=digests,
                     observers=observers,
@@ -299,6 +313,17 @@ async def _begun(
     return targets
 
 
+def _room(run: Import, quota: Quota, targets: Sequence[Target]) -> Room:
+    return Room(run.equipment.db, quota, "size", [target.attempt.token for target in targets])
+
+
+async def _cover(room: Room, size: int) -> None:
+    try:
+        await room.cover(size)
+    except TooLarge as error:
+        raise GiveUp(error.message) from error
+
+
 async def _copied(target: Target, origin: Origin) -> int | None:
     """The number of bytes that the target's backend copied by itself; None if it cannot."""
     if not isinstance(target.store, Copies):
@@ -318,16 +343,23 @@ async def _from_stream(
     source: Source,
     failures: Failures,
     *,
+    room: Room,
     accept: Accept,
     digests: Digests,
     observers: Sequence[Observer] = (),
     limit: int | None = None,
 ) -> None:
+    if limit is not None and source.size is not None and source.size > limit:
+        raise GiveUp(too_large(limit))
+    await _cover(room, source.size or 0)
     run.progress.done, run.progress.total = 0, source.size
     metrics = run.equipment.metrics
     try:
         with metrics.transferring("in"):
-            async with aclosing(run.progress.counted(source.blocks)) as blocks:
+            async with (
+                aclosing(run.progress.counted(source.blocks)) as counted,
+                aclosing(room.before(counted)) as blocks,
+            ):
                 passed = await ingest_into_all(
                     blocks,
                     targets,
@@ -339,6 +371,8 @@ async def _from_stream(
                 )
     except SizeLimitExceeded as error:
         raise GiveUp(too_large(limit)) from error
+    except TooLarge as error:
+        raise GiveUp(error.message) from error
     except SizeMismatch as error:
         raise SourceFailed("The data ended before its announced end, or after it.") from error
     except StoreError as failure:

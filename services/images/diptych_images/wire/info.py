@@ -1,6 +1,6 @@
 """The discovery documents under /v2/info."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from diptych_store.registry import Stores
 
@@ -37,6 +37,16 @@ def stores_detail(stores: Stores) -> dict[str, object]:
             }
             for name in stores.names
         ]
+    }
+
+
+def usage(used: Mapping[str, tuple[int, int]] | None) -> dict[str, object]:
+    """The document of /v2/info/usage, of pairs of usage and limit."""
+    return {
+        "usage": {
+            name: {"usage": has, "limit": may_have}
+            for name, (has, may_have) in (used or {}).items()
+        }
     }
 
 
