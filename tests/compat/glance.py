@@ -1,0 +1,116 @@
+"""The real Glance: its environment, its settings, its database, and waitress to serve it."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from dev import environments, guard, ports
+from dev.keystone import PASSWORD, Keystone
+
+_START_WITHIN_S = 120
+
+_CONFIGURATION = """\
+[DEFAULT]
+log_file = {folder}/glance.log
+use_stderr = false
+worker_self_reference_url = {url}
+enabled_backends = fast:file, cheap:file
+enabled_import_methods = [glance-direct,web-download,copy-image]
+[glance_store]
+default_backend = fast
+[fast]
+filesystem_store_datadir = {folder}/fast
+[cheap]
+filesystem_store_datadir = {folder}/cheap
+[os_glance_staging_store]
+filesystem_store_datadir = {folder}/staging
+[os_glance_tasks_store]
+filesystem_store_datadir = {folder}/tasks
+[database]
+connection = {database}
+[paste_deploy]
+flavor = keystone
+config_file = {paste}
+[oslo_policy]
+policy_file = {folder}/policy.yaml
+[oslo_messaging_notifications]
+driver = noop
+[keystone_authtoken]
+www_authenticate_uri = {keystone}
+auth_url = {keystone}
+auth_type = password
+username = glance
+password = {password}
+project_name = service
+user_domain_name = Default
+project_domain_name = Default
+service_token_roles = service
+service_token_roles_required = true
+"""
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A running Glance; `process` is its guard."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def stop(self) -> None:
+        guard.stop(self.process)
+
+
+def started(folder: Path, *, database: str, keystone: Keystone) -> Glance:
+    """Make its tables in an empty database and serve it; it ends with this process."""
+    binaries = environments.ready("glance")
+    port = ports.any_free()
+    url = f"http://{ports.LOOPBACK}:{port}"
+    for name in ("fast", "cheap", "staging", "tasks"):
+        (folder / name).mkdir(parents=True)
+    (folder / "policy.yaml").touch()
+    (folder / "glance-api.conf").write_text(
+        _CONFIGURATION.format(
+            folder=folder,
+            url=url,
+            database=database.replace("+asyncpg", "+psycopg2"),
+            paste=binaries.parent / "etc" / "glance" / "glance-api-paste.ini",
+            keystone=keystone.url,
+            password=PASSWORD,
+        )
+    )
+    surroundings = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "HOME": str(folder),
+        "LC_ALL": "C.UTF-8",
+        "OS_GLANCE_CONFIG_DIR": str(folder),
+        "PYTHONWARNINGS": "ignore",
+    }
+    environments.run(
+        [
+            *(str(binaries / "glance-manage"), "--config-file", str(folder / "glance-api.conf")),
+            *("db", "sync"),
+        ],
+        environment=surroundings,
+    )
+    log = folder / "output.log"
+    process = guard.guarded(
+        [
+            *(str(binaries / "waitress-serve"), f"--listen={ports.LOOPBACK}:{port}"),
+            *("--threads=4", "glance.wsgi.api:application"),
+        ],
+        log=log,
+        environment=surroundings,
+    )
+    guard.await_start(
+        process, lambda: _answers(url), name="Glance", log=log, within_s=_START_WITHIN_S
+    )
+    return Glance(url, process)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/versions").status_code == 200
+    except httpx.TransportError:
+        return False

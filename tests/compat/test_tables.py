@@ -1,0 +1,28 @@
+"""The tables of exchanges and differences fit together; this needs neither service."""
+
+from collections import Counter
+
+from tests.compat.differences import DIFFERENCES, EVERYWHERE
+from tests.compat.exchanges import EXCHANGES, PERSONAS, STATES
+
+
+def test_names_are_used_once() -> None:
+    counted = Counter(exchange.name for exchange in EXCHANGES)
+    assert [name for name, times in counted.items() if times > 1] == []
+
+
+def test_personas_and_states_are_known() -> None:
+    assert {exchange.by for exchange in EXCHANGES} <= set(PERSONAS)
+    assert {exchange.given for exchange in EXCHANGES} == set(STATES)
+
+
+def test_differences_are_of_exchanges() -> None:
+    names = {exchange.name for exchange in EXCHANGES}
+    listed = [name for one in DIFFERENCES for name in one.exchanges]
+    assert set(listed) <= names
+    assert all(one.exchanges for one in DIFFERENCES)
+    assert not any(one.exchanges for one in EVERYWHERE)
+
+
+def test_every_difference_has_a_reason() -> None:
+    assert all(one.reason for one in (*DIFFERENCES, *EVERYWHERE))
