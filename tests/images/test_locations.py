@@ -246,7 +246,7 @@ async def test_deleting_the_image_stops_the_hashing(
             return (
                 await database.fetchval(
                     "SELECT count(*) FROM jobs WHERE kind = 'location_import'"
-                    " AND state = 'cancelled'"
+                    " AND state IN ('cancelled', 'failed')"
                 )
                 == 2
                 and await database.fetchval("SELECT count(*) FROM image_locations") == 0
