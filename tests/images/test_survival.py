@@ -285,6 +285,7 @@ async def warm_up(http: httpx.AsyncClient) -> None:
         await http.get(image["file"], headers=ALICE)
 
 
+@pytest.mark.timeout(600)  # half a minute on an idle machine; its disk may be anybody's
 async def test_upload_and_download_of_2_gib_need_little_memory(
     daemon: Daemon, http: httpx.AsyncClient
 ) -> None:
