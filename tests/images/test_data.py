@@ -14,6 +14,14 @@ from diptych_store.errors import StoreError
 from tests.images.service import ADMIN, ALICE, BOB, OCTETS, READER, persona
 
 UPLOAD = {**ALICE, **OCTETS}
+QCOW2 = (
+    b"QFI\xfb"
+    + (2).to_bytes(4, "big")
+    + bytes(12)  # no backing file
+    + (16).to_bytes(4, "big")
+    + (1 << 20).to_bytes(8, "big")
+    + bytes(65536)
+)
 QCOW2_WITH_BACKING_FILE = (
     b"QFI\xfb"
     + (3).to_bytes(4, "big")
@@ -146,6 +154,8 @@ async def test_content_of_another_format_is_refused_without_residue(
     assert "stores" not in shown
     assert objects(images_folder) == before
     assert (await api.get(image["file"], headers=ALICE)).status_code == 204
+    assert (await api.put(image["file"], content=QCOW2, headers=UPLOAD)).status_code == 204
+    assert (await api.get(image["file"], headers=ALICE)).content == QCOW2
 
 
 async def test_backing_file_is_refused_whatever_is_declared(api, make_image) -> None:
@@ -299,11 +309,17 @@ async def test_deactivated_image_is_for_administrators_only(api, make_image) -> 
     image = await make_image(data=DATA)
     path = f"{image['self']}/actions/deactivate"
     assert (await api.post(path, headers=ALICE)).status_code == 204
+    assert (await api.post(path, headers=ALICE)).status_code == 204
     assert (await api.get(image["file"], headers=ALICE)).status_code == 403
     assert (await api.get(image["file"], headers=ADMIN)).content == DATA
     path = f"{image['self']}/actions/reactivate"
     assert (await api.post(path, headers=ALICE)).status_code == 204
+    assert (await api.post(path, headers=ALICE)).status_code == 204
     assert (await api.get(image["file"], headers=ALICE)).content == DATA
+    queued = await make_image()
+    for action in ("deactivate", "reactivate"):
+        refused = await api.post(f"{queued['self']}/actions/{action}", headers=ALICE)
+        assert refused.status_code == 403
 
 
 async def test_tokenless_upload_is_refused_before_its_body_is_read(api, make_image) -> None:

@@ -97,6 +97,19 @@ async def test_when_its_time_is_over_the_bytes_go_from_all_stores(site: Make) ->
     assert await status(here, image) == "deleted"
     assert here.files() == []
     assert await here.events() == events
+    # OSSN-0075 (CVE-2016-4383): nobody gets the id of an image that somebody may still use.
+    again = await here.api.post("/v2/images", json={"id": image}, headers=ADMIN)
+    assert again.status_code == 409
+
+
+async def test_what_waits_to_be_deleted_takes_no_room(site: Make) -> None:
+    here = await site(**DELAYED, DEFAULT__USER_STORAGE_QUOTA=str(len(DATA)))
+    await delete(here, await here.active())
+    second = await here.active()
+    third = await here.make()
+    full = await here.api.put(f"/v2/images/{third}/file", content=b"x", headers={**ALICE, **OCTETS})
+    assert full.status_code == 413
+    assert await status(here, second) == "active"
 
 
 async def test_what_has_no_bytes_is_deleted_at_once(site: Make) -> None:

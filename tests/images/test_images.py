@@ -2,7 +2,7 @@
 
 import asyncio
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import jsonschema
@@ -129,7 +129,9 @@ async def test_administrator_creates_for_others_and_for_all(api) -> None:
     assert ids(await api.get("/v2/images", headers=ALICE)) == [for_beta.json()["id"]]
 
 
-@pytest.mark.parametrize("path", ["nope", "a b", "x" * 300, "%00", UNKNOWN, "%ff"])
+@pytest.mark.parametrize(
+    "path", ["nope", "a b", "x" * 300, "%00", UNKNOWN, "%ff", "None", str(UUID(int=0))]
+)
 async def test_unknown_ids_are_404(api, path: str) -> None:
     for method, suffix in (("GET", ""), ("DELETE", ""), ("GET", "/file"), ("GET", "/members")):
         answer = await api.request(method, f"/v2/images/{path}{suffix}", headers=ALICE)
@@ -227,6 +229,9 @@ async def test_filters(api, make_image) -> None:
         "size_min=5&size_max=5": [green],
         "size_min=6": [],
         "disk_format=qcow2": [red],
+        "container_format=bare": [red, green],
+        "visibility=shared": [red, green],
+        "visibility=private": [],
         "os_hidden=true": [blue],
         f"id={blue['id']}": [],
         f"id={blue['id']}&os_hidden=True": [blue],
@@ -240,6 +245,24 @@ async def test_filters(api, make_image) -> None:
     }.items():
         page = await api.get(f"/v2/images?{query}&sort=created_at:asc", headers=ALICE)
         assert ids(page) == [image["id"] for image in expected], query
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("sort=name:asc", ["a", "b", "b", "c"]),
+        ("sort=name:desc", ["c", "b", "b", "a"]),
+        ("sort_key=name&sort_dir=asc", ["a", "b", "b", "c"]),
+        ("sort=disk_format:desc,name:asc", ["b", "c", "a", "b"]),
+        ("sort_key=disk_format&sort_key=name&sort_dir=desc&sort_dir=asc", ["b", "c", "a", "b"]),
+        ("sort=name&limit=2", ["c", "b"]),
+    ],
+)
+async def test_lists_are_sorted(api, make_image, query: str, expected: list[str]) -> None:
+    for name, disk_format in (("b", "raw"), ("a", "iso"), ("c", "raw"), ("b", "iso")):
+        await make_image(name=name, disk_format=disk_format)
+    page = await api.get(f"/v2/images?{query}", headers=ALICE)
+    assert [image["name"] for image in page.json()["images"]] == expected
 
 
 async def test_who_lists_what(api, make_image) -> None:

@@ -378,13 +378,14 @@ SCHEMES = [
     "ﬁle:///etc/passwd", "swift+config://ref1/box/key", "Swift+Config://ref1/box/key",
     "swift+config+https://ref1/box/key", "cinder://volume", "vsphere://host/folder/x",
     "gopher://example.com/", "javascript:alert(1)", "nowhere", "://", "\x00",
+    "sheepdog://127.0.0.1:7000:x;touch$IFS/tmp/x", "rbd://a/b/$(id)/snap", "fast://`id`", "|id",
 ]  # fmt: skip
 
 
 async def test_a_scheme_that_no_store_has_or_that_is_never_taken_is_refused(
     api: httpx.AsyncClient, create: Create, tmp_path: Path
 ) -> None:
-    # CVE-2014-9493, CVE-2015-1195
+    # CVE-2014-9493, CVE-2015-1195, CVE-2014-0162
     path = await create()
     own = f"file://{tmp_path}/cheap/{path.rpartition('/')[2]}"
     owns = [own, own.replace("file", "FILE"), own.replace("file:", "filesystem:")]

@@ -178,7 +178,8 @@ async def test_bytes_go_with_their_location_and_after_the_commit(
         body = {"disk_format": "raw", "container_format": "bare"}
         path = (await api.post("/v2/images", json=body, headers=ALICE)).json()["self"]
         await api.put(f"{path}/file", content=DATA, headers={**ALICE, **OCTETS})
-        assert (await patch(api, path, add(f"{site.url}/a"))).status_code == 200
+        added = await patch(api, path, add(f"{site.url}/a"), headers=SERVICE)
+        assert added.status_code == 200
         [first, _] = (await api.get(path, headers=ALICE)).json()["locations"]
         assert first["url"].startswith("memory://fast/")
 
@@ -208,10 +209,28 @@ async def test_a_location_is_there_once(
     operation = add(own["url"], metadata={"other": "x"})
     assert (await patch(api, path, operation, headers=SERVICE)).status_code == 400
     operation = add(f"{site.url}/a", metadata={"name": "a"})
-    assert (await patch(api, path, operation)).status_code == 200
-    assert (await patch(api, path, operation)).status_code == 400
-    assert (await patch(api, path, add(f"{site.url}/a"))).status_code == 200
-    assert (await patch(api, path, add(f"{site.url}/b"))).status_code == 413
+    assert (await patch(api, path, operation, headers=SERVICE)).status_code == 200
+    assert (await patch(api, path, operation, headers=SERVICE)).status_code == 400
+    again = await patch(api, path, add(f"{site.url}/a"), headers=SERVICE)
+    assert again.status_code == 200
+    more = await patch(api, path, add(f"{site.url}/b"), headers=SERVICE)
+    assert more.status_code == 413
+
+
+@pytest.mark.parametrize("store", ["fast", "cheap"])
+async def test_a_user_adds_no_other_bytes_to_those_of_an_upload(
+    api: httpx.AsyncClient, create: Create, site: web.Web, store: str
+) -> None:
+    # OSSN-0065: readers would get them under the digest of those.
+    path = await create()
+    into = {**ALICE, **OCTETS, "X-Image-Meta-Store": store}
+    stored = await api.put(f"{path}/file", content=bytes(len(DATA)), headers=into)
+    assert stored.status_code == 204
+    before = (await api.get(path, headers=ALICE)).json()
+    for operation in (add(f"{site.url}/a"), add(f"{site.url}/a", validation_data=told())):
+        assert (await patch(api, path, operation)).status_code == 403
+    assert (await api.get(path, headers=ALICE)).json() == before
+    assert (await patch(api, path, add(f"{site.url}/a"), headers=ADMIN)).status_code == 200
 
 
 async def test_more_than_the_quota_are_not_even_looked_at(

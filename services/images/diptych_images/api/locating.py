@@ -1,6 +1,6 @@
 """What is at a location that a client names, and whether this client may name it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from diptych_common.errors import BadRequest, Forbidden, ServiceUnavailable
 from diptych_common.identity import Identity
@@ -9,6 +9,7 @@ from diptych_store.locations import without_credentials
 from diptych_store.protocol import LocalPaths
 
 from diptych_images.api.resources import Resources
+from diptych_images.db.images import LocationRow
 from diptych_images.imports.web import check_uri
 from diptych_images.wire import locations as wire
 from diptych_images.wire.locations import Found
@@ -42,6 +43,18 @@ def check_named(url: str, res: Resources, *, anywhere: bool) -> None:
         raise Forbidden("There is no store for locations on the web.")
     if is_web:
         check_uri(url, res.settings)
+
+
+def check_beside(locations: Iterable[LocationRow], *, anywhere: bool) -> None:
+    """Raise Forbidden for a caller who may not give these locations of an image another one.
+
+    Not in Glance. Nobody compares the new bytes with those that the image has, so an owner could
+    have its readers get others under the same digest (OSSN-0065). Where all of them are on the web
+    the owner had the bytes in hand all along.
+    """
+    schemes = {one["url"].partition(":")[0] for one in locations}
+    if not anywhere and not schemes <= set(_WEB):
+        raise Forbidden("Only other services can give an image with data another location.")
 
 
 async def find(url: str, res: Resources, *, store: str | None = None) -> Found:

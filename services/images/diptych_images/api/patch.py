@@ -11,7 +11,13 @@ from fastapi import APIRouter, Request, Response
 from diptych_images import readers, removal
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.incoming import hash_algorithm
-from diptych_images.api.locating import check_formats, check_named, find, is_service
+from diptych_images.api.locating import (
+    check_beside,
+    check_formats,
+    check_named,
+    find,
+    is_service,
+)
 from diptych_images.api.resources import (
     Res,
     Resources,
@@ -77,6 +83,8 @@ async def update(image_id: str, request: Request, res: Res, who: Who) -> Respons
         if of_locations:
             # Once more: the row was read before the lock was had, perhaps, its locations too.
             row = await visible_image(connection, image_id, res, who)
+            if found:
+                check_beside(row["locations"], anywhere=_is_trusted(who, res))
             moved = locations.apply(
                 row,
                 of_locations,
@@ -100,6 +108,10 @@ async def update(image_id: str, request: Request, res: Res, who: Who) -> Respons
     return json_response(document(row, res, who))
 
 
+def _is_trusted(who: Identity, res: Resources) -> bool:
+    return is_service(who) or is_admin(res, who)
+
+
 async def _found(
     image_id: str, operations: Sequence[Operation], res: Resources, who: Identity
 ) -> tuple[dict[str, Found], Quota]:
@@ -118,7 +130,7 @@ async def _found(
     if 0 <= quota < len(urls):
         raise locations.too_many_locations(quota)
     for url in urls:
-        check_named(url, res, anywhere=is_service(who) or is_admin(res, who))
+        check_named(url, res, anywhere=_is_trusted(who, res))
     found = {url: await find(url, res) for url in urls}
     return found, await res.quotas.of(row["owner"])
 
