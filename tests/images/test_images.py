@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from tests import databases
-from tests.images.service import ADMIN, ALICE, BOB, READER, persona
+from tests.images.service import ADMIN, ALICE, BOB, OCTETS, READER, persona
 
 UNKNOWN = "7a3f52a4-5d3c-4c7e-9a0a-3f6b7a0f6d11"
 V21 = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
@@ -51,6 +51,20 @@ async def test_created_image_is_shown_as_it_was_created(api) -> None:
     assert (image["status"], image["visibility"], image["owner"]) == ("queued", "shared", "alpha")
     schema = (await api.get("/v2/schemas/image", headers=ALICE)).json()
     jsonschema.validate(image, schema)
+
+
+async def test_a_new_image_has_nothing_of_the_others(custom_api) -> None:
+    api = await custom_api(
+        DEFAULT__SHOW_MULTIPLE_LOCATIONS="true", DEFAULT__SHOW_IMAGE_DIRECT_URL="true"
+    )
+    body = {"disk_format": "raw", "container_format": "bare"}
+    first = (await api.post("/v2/images", json=body, headers=ALICE)).json()
+    filled = await api.put(first["file"], content=b"data", headers={**ALICE, **OCTETS})
+    assert filled.status_code == 204
+    second = (await api.post("/v2/images", json=body, headers=BOB)).json()
+    assert second["locations"] == []
+    assert second.keys().isdisjoint({"stores", "direct_url"})
+    assert second == (await api.get(second["self"], headers=BOB)).json()
 
 
 async def test_body_is_json_whatever_it_is_called(api) -> None:
