@@ -76,6 +76,16 @@ def test_a_program_that_a_plugin_does_not_find_is_told(tmp_path: Path) -> None:
     assert "image_conversion needs qemu-img" in told.stdout
 
 
+def test_settings_that_give_something_away_are_told(tmp_path: Path) -> None:
+    """OSSN-0065, OSSN-0090, OSSA-2013-018."""
+    risky = {"DEFAULT__SHOW_MULTIPLE_LOCATIONS": "true", "KEYSTONE_AUTHTOKEN__INSECURE": "true"}
+    for options, told in ((risky, ["show_multiple_locations", "insecure"]), ({}, [])):
+        environ = configuration("postgresql://localhost/x", tmp_path, **options)
+        done = run("config", "check", environ=environ)
+        assert done.returncode == 0
+        assert [line.split()[1] for line in done.stdout.splitlines()] == told
+
+
 def test_effective_settings_hide_secrets() -> None:
     environ = {
         "DIPTYCH_IMAGES__DATABASE__CONNECTION": "postgresql://u:sesame@localhost/x",

@@ -40,7 +40,8 @@ from diptych_images.wire.metadef import NewNamespace
 
 def _with_leftovers(loaded: Loaded[ImagesSettings]) -> Loaded[ImagesSettings]:
     loaded = settings.with_leftovers(loaded)
-    return dataclasses.replace(loaded, remarks=(*loaded.remarks, *plugins.missing(loaded.settings)))
+    told = (*plugins.missing(loaded.settings), *settings.risks(loaded.settings))
+    return dataclasses.replace(loaded, remarks=(*loaded.remarks, *told))
 
 
 def _describe_stores(loaded: Loaded[ImagesSettings]) -> Report:

@@ -548,6 +548,22 @@ def stores(loaded: Loaded[ImagesSettings]) -> StoresConfig:
         ) from error
 
 
+def risks(settings: ImagesSettings) -> list[str]:
+    """What the settings give away that advisories warn of; it stops nothing."""
+    found: list[str] = []
+    if settings.default.show_multiple_locations:
+        found.append(
+            "[DEFAULT] show_multiple_locations shows readers where images are, and lets owners name"
+            " other places: users should not reach this service (OSSN-0065, OSSN-0090)"
+        )
+    if settings.keystone_authtoken.insecure:
+        found.append(
+            "[keystone_authtoken] insecure sends tokens and the service's password to whoever"
+            " answers in Keystone's place (OSSA-2013-018)"
+        )
+    return found
+
+
 def with_leftovers(loaded: Loaded[ImagesSettings]) -> Loaded[ImagesSettings]:
     """The settings with the options of stores that have no effect. Raises SettingsError."""
     return loaded.with_leftovers(
