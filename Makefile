@@ -17,8 +17,8 @@ T ?= tests
 J ?= 2
 PYTEST = $(BIN)/pytest -n $(J) --dist worksteal
 
-.PHONY: help setup run test test-long crash compat conformance conformance-all bench lint format types \
-	imports docs docs-check check lock build up down clean clean-data
+.PHONY: help setup run test test-long crash fuzz compat conformance conformance-all bench lint format \
+	types imports docs docs-check check lock build up down clean clean-data
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
@@ -39,6 +39,9 @@ test-long: setup ## run the exhaustive tests too slow for every change
 
 crash: setup ## kill processes at every step, many times
 	$(PYTEST) -m crash --timeout 1800 $(T)
+
+fuzz: setup ## send 20,000 requests made from the OpenAPI document
+	$(PYTEST) -m fuzz --timeout 1800 tests/images/test_fuzz.py
 
 compat: setup ## send a thousand requests to the real Glance and to ours, and compare
 	$(PYTEST) -m compat --timeout 300 tests/compat

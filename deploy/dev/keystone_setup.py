@@ -141,7 +141,7 @@ def _populate(root: Path, application) -> None:
         return answer
 
     def create(kind: str, path: str, **fields: object) -> str:
-        return call("POST", path, {kind: fields}).json[kind]["id"]
+        return json.loads(call("POST", path, {kind: fields}).data)[kind]["id"]
 
     headers: dict[str, str] = {}
     identity = {
@@ -151,9 +151,9 @@ def _populate(root: Path, application) -> None:
     scope = {"project": {"name": "admin", "domain": {"id": "default"}}}
     answer = call("POST", "/auth/tokens", {"auth": {"identity": identity, "scope": scope}})
     headers["X-Auth-Token"] = answer.headers["X-Subject-Token"]
-    admin = answer.json["token"]
+    admin = json.loads(answer.data)["token"]
 
-    roles = {role["name"]: role["id"] for role in call("GET", "/roles").json["roles"]}
+    roles = {role["name"]: role["id"] for role in json.loads(call("GET", "/roles").data)["roles"]}
     projects = {
         name: create("project", "/projects", name=name, domain_id="default") for name in PROJECTS
     }
@@ -168,7 +168,9 @@ def _populate(root: Path, application) -> None:
 
     for kind, name in SERVICES.items():
         create("service", "/services", type=kind, name=name)
-    services = {one["type"]: one["id"] for one in call("GET", "/services").json["services"]}
+    services = {
+        one["type"]: one["id"] for one in json.loads(call("GET", "/services").data)["services"]
+    }
     for service in services.values():
         for interface in ("public", "internal", "admin"):
             create(

@@ -6,12 +6,10 @@ from typing import Any
 import jsonschema
 import pytest
 from dev.routes import COSTS, Place, places, rules_of
+from diptych_common.openapi import described
 from diptych_images import app
 from diptych_images.api.resources import refuse_body
-from diptych_images.settings import load
 from fastapi.routing import APIRoute
-
-from tests.images.service import configuration
 
 ROUTES = [route for router in app.ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 
@@ -67,9 +65,8 @@ def test_a_route_names_its_rule(place: Place) -> None:
 
 
 @pytest.fixture(scope="module")
-def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    environ = configuration("postgresql://nobody@localhost/x", tmp_path_factory.mktemp("openapi"))
-    return app.create_app(load(environ=environ)).api.openapi()
+def document() -> dict[str, Any]:
+    return described(title="Images", routers=app.ROUTERS)
 
 
 def test_the_openapi_document_has_every_route(document: dict[str, Any]) -> None:
@@ -86,6 +83,13 @@ def test_errors_are_described_as_clients_get_them(document: dict[str, Any]) -> N
         for method, operation in operations.items():
             assert "default" in operation["responses"], (method, path)
             assert "422" not in operation["responses"], (method, path)
+
+
+def test_every_operation_is_summed_up_for_people(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert len(operation["summary"].split()) > 1, (method, path)
+            assert "Source" not in operation.get("description", ""), (method, path)
 
 
 def takes_body(route: APIRoute) -> bool:

@@ -68,8 +68,7 @@ class ApiPages:
 
     @cached_property
     def _document(self) -> Mapping[str, Any]:
-        routes = [route for router in self._routers for route in router.routes]
-        return get_openapi(title=self._title, version="v2", routes=routes)
+        return described(title=self._title, routers=self._routers)
 
     @cached_property
     def _page(self) -> str:
@@ -84,6 +83,24 @@ class ApiPages:
         )
 
 
+def described(*, title: str, routers: Sequence[APIRouter]) -> dict[str, Any]:
+    """The OpenAPI document of all routes.
+
+    An operation is summed up by the first line of its function's docstring, and described by the
+    rest, without the paragraphs that tell developers a source.
+    """
+    routes = [route for router in routers for route in router.routes]
+    document = get_openapi(title=title, version="v2", routes=routes)
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            first, *others = operation.pop("description", "").split("\n\n")
+            operation["summary"] = " ".join(first.split()).removesuffix(".")
+            rest = [paragraph for paragraph in others if not paragraph.startswith("Source")]
+            if rest:
+                operation["description"] = "\n\n".join(rest)
+    return document
+
+
 def _operations(document: Mapping[str, Any]) -> Iterator[str]:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -94,7 +111,8 @@ def _operations(document: Mapping[str, Any]) -> Iterator[str]:
             }
             text = orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode()
             yield (
-                f"<details><summary><b>{method.upper()}</b> <code>{escape(path)}</code></summary>"
+                f"<details><summary><b>{method.upper()}</b> <code>{escape(path)}</code>"
+                f" {escape(operation['summary'])}</summary>"
                 f"<p>{escape(operation.get('description', ''))}</p>"
                 f"<pre>{escape(text)}</pre></details>"
             )

@@ -53,11 +53,15 @@ from diptych_images.db.images import ImageRow
 from diptych_images.formats import judge
 from diptych_images.notifications import emit
 from diptych_images.quotas import Room
+from diptych_images.wire import parameters
 
 router = APIRouter(prefix="/v2/images/{image_id}/file", responses=ANY_ERROR)
 log = logging.getLogger(__name__)
 
-_UPLOAD_OPENAPI = octets_openapi("The image has its data and is active.")
+_UPLOAD_OPENAPI = {
+    **octets_openapi("The image has its data and is active."),
+    **parameters.UPLOAD,
+}
 
 
 @router.put("", status_code=204, openapi_extra=_UPLOAD_OPENAPI)
@@ -128,8 +132,8 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
     return Response(status_code=204)
 
 
-@router.get("", dependencies=[NO_BODY])
-@router.head("", dependencies=[NO_BODY])
+@router.get("", dependencies=[NO_BODY], response_class=Response, openapi_extra=parameters.DOWNLOAD)
+@router.head("", dependencies=[NO_BODY], response_class=Response, openapi_extra=parameters.DOWNLOAD)
 async def download(image_id: str, request: Request, res: Res, who: Who) -> Response:
     """The bytes of an image, or a part of them; 204 while it has none."""
     async with res.db.read() as connection:

@@ -28,12 +28,12 @@ from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.imports import location
 from diptych_images.imports.run import JOB
 from diptych_images.wire import image as wire
-from diptych_images.wire import listing
+from diptych_images.wire import listing, parameters
 
 router = APIRouter(prefix="/v2/images", responses=ANY_ERROR)
 
 
-@router.get("", dependencies=[NO_BODY])
+@router.get("", dependencies=[NO_BODY], openapi_extra=parameters.IMAGES)
 async def list_(request: Request, res: Res, who: Who) -> Response:
     """A page of the images that the caller sees."""
     res.policy.require("get_images", who, {"project_id": who.project_id})

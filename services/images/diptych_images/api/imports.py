@@ -31,6 +31,7 @@ from diptych_images.db.images import ImageRow, Status
 from diptych_images.db.imports import IMPORTING, names_of
 from diptych_images.imports.web import check_uri
 from diptych_images.wire import imports as wire
+from diptych_images.wire import parameters
 from diptych_images.wire.image import check_quotas
 from diptych_images.wire.imports import ImportRequest
 
@@ -46,7 +47,7 @@ _FROM: Final[Mapping[str, Status]] = {
 }
 
 
-@router.post("", status_code=202, openapi_extra=wire.IMPORT_OPENAPI)
+@router.post("", status_code=202, openapi_extra={**wire.IMPORT_OPENAPI, **parameters.IMPORT})
 async def import_(image_id: str, request: Request, res: Res, who: Who) -> Response:
     """Begin an import; a worker goes on with it, and its task tells how far it is."""
     refuse_anonymous(who)

@@ -27,10 +27,14 @@ from diptych_images.attempts import Held, in_account
 from diptych_images.db import imports
 from diptych_images.notifications import emit
 from diptych_images.quotas import Room
+from diptych_images.wire import parameters
 
 router = APIRouter(prefix="/v2/images/{image_id}/stage", responses=ANY_ERROR)
 
-_STAGE_OPENAPI = octets_openapi("The data is there and can be imported.")
+_STAGE_OPENAPI = {
+    **octets_openapi("The data is there and can be imported."),
+    **parameters.STAGE,
+}
 
 
 @router.put("", status_code=204, openapi_extra=_STAGE_OPENAPI)

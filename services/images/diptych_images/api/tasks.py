@@ -24,7 +24,7 @@ from diptych_images.api.resources import (
 from diptych_images.db import tasks
 from diptych_images.db.tasks import TaskRow
 from diptych_images.imports.web import check_uri
-from diptych_images.wire import listing
+from diptych_images.wire import listing, parameters
 from diptych_images.wire import task as wire
 from diptych_images.wire.image import BASE_PROPERTIES
 
@@ -46,7 +46,7 @@ async def of_image(image_id: str, res: Res, who: Who) -> Response:
     return json_response({"tasks": shown})
 
 
-@router.get("/tasks", dependencies=[NO_BODY])
+@router.get("/tasks", dependencies=[NO_BODY], openapi_extra=parameters.TASKS)
 async def list_(request: Request, res: Res, who: Who) -> Response:
     """A page of the tasks that the caller sees."""
     _require_access(res, who, "get_tasks")

@@ -19,7 +19,7 @@ from diptych_images.api.resources import (
 from diptych_images.db.metadefs import entries, namespaces, resource_types
 from diptych_images.db.metadefs.namespaces import Kind
 from diptych_images.notifications import emit_metadefs, emit_namespace
-from diptych_images.wire import listing
+from diptych_images.wire import listing, parameters
 from diptych_images.wire import metadef as wire
 
 router = APIRouter(prefix="/v2/metadefs/namespaces", responses=ANY_ERROR)
@@ -33,7 +33,7 @@ _NESTED: dict[Kind, str] = {
 }
 
 
-@router.get("", dependencies=[NO_BODY], name="list_namespaces")
+@router.get("", dependencies=[NO_BODY], name="list_namespaces", openapi_extra=parameters.NAMESPACES)
 async def list_(request: Request, res: Res, who: Who) -> Response:
     """A page of the namespaces that the caller sees."""
     for rule in ("get_metadef_namespaces", "list_metadef_resource_types"):
@@ -83,7 +83,7 @@ async def create(request: Request, res: Res, who: Who) -> Response:
     return json_response(document, status=201, headers={"Location": _location(request, row)})
 
 
-@router.get("/{namespace}", dependencies=[NO_BODY])
+@router.get("/{namespace}", dependencies=[NO_BODY], openapi_extra=parameters.RESOURCE_TYPE)
 async def show(namespace: str, request: Request, res: Res, who: Who) -> Response:
     """A namespace with all that is in it."""
     items = listing.items(request.scope["query_string"])

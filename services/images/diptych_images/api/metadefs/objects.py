@@ -9,13 +9,13 @@ from diptych_images.api.metadefs import access
 from diptych_images.api.resources import NO_BODY, Res, Who, json_body
 from diptych_images.db.metadefs import entries
 from diptych_images.notifications import emit_metadefs, emit_namespace
-from diptych_images.wire import listing
+from diptych_images.wire import listing, parameters
 from diptych_images.wire import metadef as wire
 
 router = APIRouter(prefix="/v2/metadefs/namespaces/{namespace}/objects", responses=ANY_ERROR)
 
 
-@router.get("", dependencies=[NO_BODY])
+@router.get("", dependencies=[NO_BODY], openapi_extra=parameters.ENTRIES)
 async def list_(namespace: str, request: Request, res: Res, who: Who) -> Response:
     """A page of the objects; all of them without a limit."""
     query = wire.entry_query(listing.items(request.scope["query_string"]))

@@ -9,7 +9,7 @@ from diptych_images.api.metadefs import access
 from diptych_images.api.resources import NO_BODY, Res, Who, json_body
 from diptych_images.db.metadefs import entries
 from diptych_images.notifications import emit_metadefs, emit_namespace
-from diptych_images.wire import listing
+from diptych_images.wire import listing, parameters
 from diptych_images.wire import metadef as wire
 
 router = APIRouter(prefix="/v2/metadefs/namespaces/{namespace}/properties", responses=ANY_ERROR)
@@ -48,7 +48,7 @@ async def clear(namespace: str, res: Res, who: Who) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/{name}", dependencies=[NO_BODY])
+@router.get("/{name}", dependencies=[NO_BODY], openapi_extra=parameters.RESOURCE_TYPE)
 async def show(namespace: str, name: str, request: Request, res: Res, who: Who) -> Response:
     """One property; with `resource_type`, its name is asked with that type's prefix."""
     items = listing.items(request.scope["query_string"])

@@ -10,13 +10,13 @@ from diptych_images.api.metadefs import access
 from diptych_images.api.resources import NO_BODY, Res, Who, json_body
 from diptych_images.db.metadefs import entries
 from diptych_images.notifications import emit_metadefs, emit_namespace
-from diptych_images.wire import listing
+from diptych_images.wire import listing, parameters
 from diptych_images.wire import metadef as wire
 
 router = APIRouter(prefix="/v2/metadefs/namespaces/{namespace}/tags", responses=ANY_ERROR)
 
 
-@router.get("", dependencies=[NO_BODY])
+@router.get("", dependencies=[NO_BODY], openapi_extra=parameters.ENTRIES)
 async def list_(namespace: str, request: Request, res: Res, who: Who) -> Response:
     """A page of the tags; all of them without a limit."""
     query = wire.entry_query(listing.items(request.scope["query_string"]))
@@ -26,7 +26,7 @@ async def list_(namespace: str, request: Request, res: Res, who: Who) -> Respons
     return json_response(wire.tags_document(wire.page_of(row["tags"], query)))
 
 
-@router.post("", status_code=201, openapi_extra=wire.TAGS_CREATE)
+@router.post("", status_code=201, openapi_extra={**wire.TAGS_CREATE, **parameters.APPEND})
 async def create_all(namespace: str, request: Request, res: Res, who: Who) -> Response:
     """Make several tags, in place of all that there are unless X-Openstack-Append is true."""
     new = wire.tags(await json_body(request))
