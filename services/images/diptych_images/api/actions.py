@@ -12,6 +12,7 @@ from diptych_images.api.resources import (
     Resources,
     Who,
     locked_image,
+    refuse_anonymous,
     require_change,
 )
 from diptych_images.db import images
@@ -37,6 +38,7 @@ async def reactivate(image_id: str, res: Res, who: Who) -> Response:
 async def _move(
     image_id: str, res: Resources, who: Identity, *, rule: str, before: str, after: str
 ) -> Response:
+    refuse_anonymous(who)
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
         require_change(res, rule, who, row)

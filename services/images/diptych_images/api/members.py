@@ -93,6 +93,7 @@ async def update(image_id: str, member: str, request: Request, res: Res, who: Wh
 @router.delete("/{member}", status_code=204, dependencies=[NO_BODY])
 async def remove(image_id: str, member: str, res: Res, who: Who) -> Response:
     """Withdraw the offer; members themselves can only reject it."""
+    refuse_anonymous(who)
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
         require_change(res, "delete_member", who, row)

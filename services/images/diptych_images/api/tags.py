@@ -4,7 +4,14 @@ from diptych_common.errors import BadRequest, NotFound
 from fastapi import APIRouter, Depends, Request, Response
 
 from diptych_images.api.errors import ANY_ERROR
-from diptych_images.api.resources import NO_BODY, Res, Who, locked_image, require_change
+from diptych_images.api.resources import (
+    NO_BODY,
+    Res,
+    Who,
+    locked_image,
+    refuse_anonymous,
+    require_change,
+)
 from diptych_images.db import images
 from diptych_images.notifications import emit
 from diptych_images.wire.image import too_many
@@ -30,6 +37,7 @@ router = APIRouter(
 @router.put("/{tag:path}", status_code=204)
 async def add(image_id: str, tag: str, res: Res, who: Who) -> Response:
     """Add a tag; one that is there already changes nothing."""
+    refuse_anonymous(who)
     if not 0 < len(tag) <= MAX_NAME:
         raise BadRequest(f"A tag has 1 to {MAX_NAME} characters.")
     quota = res.settings.default.image_tag_quota
@@ -48,6 +56,7 @@ async def add(image_id: str, tag: str, res: Res, who: Who) -> Response:
 @router.delete("/{tag:path}", status_code=204)
 async def remove(image_id: str, tag: str, res: Res, who: Who) -> Response:
     """Remove a tag."""
+    refuse_anonymous(who)
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
         require_change(res, "modify_image", who, row)
