@@ -8,10 +8,13 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from dev import environments, postgres
+from dev import rabbitmq as dev_rabbitmq
 from dev.keystone import Keystone
+from dev.rabbitmq import Rabbitmq
 from dev.seaweedfs import Seaweedfs
 from dev.swift import Swift
 
@@ -143,6 +146,29 @@ def swift() -> Swift:
     Take containers of your own and leave them empty.
     """
     return servers.swift()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Rabbitmq:
+    """The run's RabbitMQ: take topics of your own."""
+    _debian(dev_rabbitmq.PACKAGE, "rabbitmqctl")
+    return servers.rabbitmq()
+
+
+@pytest.fixture
+def private_rabbitmq() -> Generator[Rabbitmq]:
+    """A RabbitMQ of the test's own, to stop and start."""
+    _debian(dev_rabbitmq.PACKAGE, "rabbitmqctl")
+    server = servers.private_rabbitmq(f"rabbitmq-{uuid4().hex[:8]}")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def oslo_messaging_env() -> Path:
+    """The folder with a `python` that has the real oslo.messaging."""
+    return environments.ready("oslo_messaging")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from dev import environments, places, ports, postgres
 from dev import swift as dev_swift
 from dev.ceph import Ceph
 from dev.keystone import Keystone
+from dev.rabbitmq import Rabbitmq
 from dev.seaweedfs import Seaweedfs
 
 _VARIABLE = "DIPTYCH_TEST_FOLDER"
@@ -36,6 +37,13 @@ class Running(Protocol):
 
     @property
     def process(self) -> subprocess.Popen[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Guarded:
+    """One of several processes of a server."""
+
+    process: subprocess.Popen[bytes]
 
 
 def prepare() -> None:
@@ -154,6 +162,25 @@ def swift() -> dev_swift.Swift:
     found = _once("swift", start)["ports"]
     assert isinstance(found, dict)
     return private_swift("swift", listening=dev_swift.Ports(**found), keystone_url=asked.url)
+
+
+def rabbitmq() -> Rabbitmq:
+    """The run's RabbitMQ, started if it isn't yet; never stop this one. Take topics of your own."""
+    root = folder() / "rabbitmq"
+
+    def start() -> dict[str, object]:
+        port = ports.any_free()
+        server = Rabbitmq(root, port=port)
+        server.start(owner=_owner())
+        _started.extend(_Guarded(each) for each in server.guards)
+        return {"guards": [each.pid for each in reversed(server.guards)], "port": port}
+
+    return Rabbitmq(root, port=int(str(_once("rabbitmq", start)["port"])))
+
+
+def private_rabbitmq(name: str) -> Rabbitmq:
+    """A RabbitMQ of one's own, not started yet, to be stopped as one likes."""
+    return Rabbitmq(folder() / name, port=ports.any_free())
 
 
 def ceph() -> Ceph:

@@ -31,11 +31,11 @@ COSTS: Final[Mapping[str, Cost]] = {
     "GET /v2/images/{image_id}": Cost(1),
     "DELETE /v2/images/{image_id}": Cost(5, 1),
     "PATCH /v2/images/{image_id}": Cost(3, 1),
-    "PUT /v2/images/{image_id}/file": Cost(7, 3),
+    "PUT /v2/images/{image_id}/file": Cost(9, 3),
     "PUT /v2/images/{image_id}/stage": Cost(10, 3),
     "POST /v2/images/{image_id}/import": Cost(8, 1),
     "GET /v2/images/{image_id}/tasks": Cost(1),
-    "GET /v2/images/{image_id}/file": Cost(1),
+    "GET /v2/images/{image_id}/file": Cost(2, 1),
     "HEAD /v2/images/{image_id}/file": Cost(1),
     "GET /v2/images/{image_id}/locations": Cost(1),
     "POST /v2/images/{image_id}/locations": Cost(9, 1),
@@ -153,7 +153,9 @@ at the top of `app.py`. No token is needed for `/`,
 The rules are those that [policy](operators/policy.md) names for the request; `context_is_admin` may
 be asked anywhere. Statements are counted by PostgreSQL, without `BEGIN` and `COMMIT`, for an
 ordinary request that succeeds; a transaction adds these two. While bytes flow no transaction is
-open, and an upload renews its lease once in a third of `[jobs] lease`.
+open, and an upload renews its lease once in a third of `[jobs] lease`. Events are among them, a
+statement each; without [notifications](operators/notifications.md) there are none. That of a
+download comes after its last byte, in a transaction of its own.
 
 | Method | Path | Function | Policy rules | Statements |
 | --- | --- | --- | --- | --- |

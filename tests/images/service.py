@@ -46,6 +46,8 @@ def configuration(database: str, folder: Path, **options: str) -> dict[str, str]
         "DIPTYCH_IMAGES__FAST__FILESYSTEM_STORE_DATADIR": str(folder / "fast"),
         "DIPTYCH_IMAGES__CHEAP__FILESYSTEM_STORE_DATADIR": str(folder / "cheap"),
         "DIPTYCH_IMAGES__JOBS__WITH_WORKER": "false",
+        # Events are recorded; they stay where they are unless there is a worker.
+        "DIPTYCH_IMAGES__OSLO_MESSAGING_NOTIFICATIONS__DRIVER": "log",
         **{f"DIPTYCH_IMAGES__{name}": value for name, value in options.items()},
     }
 

@@ -351,4 +351,8 @@ async def test_a_request_costs_what_is_told(
     [place.operation for place in places() if place.operation.startswith(("GET", "HEAD"))],
 )
 def test_reading_takes_one_statement_at_most(operation: str) -> None:
-    assert COSTS[operation] in (Cost(0), Cost(1))
+    cost = COSTS[operation]
+    if operation == "GET /v2/images/{image_id}/file":
+        # The event image.send, after the last byte.
+        cost = Cost(cost.statements - 1, cost.transactions - 1)
+    assert cost in (Cost(0), Cost(1))

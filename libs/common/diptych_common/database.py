@@ -52,6 +52,9 @@ _LIMIT_TRANSACTIONS: Final = """
 """
 
 
+WANTS_EVENT: Final = "wants_event"
+"""The execution option that says of which types events are recorded."""
+
 # For modules that pass a connection on and speak no SQL themselves.
 Connection = AsyncConnection
 
@@ -69,7 +72,7 @@ class Database:
 
     No connection is made until the first statement, so that a service starts while PostgreSQL
     is down and answers 503 until it is up. `on_in_use` is told the number of connections in use
-    whenever it changes.
+    whenever it changes. `wants_event` says of which types events are recorded on its connections.
     """
 
     def __init__(
@@ -78,8 +81,10 @@ class Database:
         *,
         application_name: str = "diptych",
         on_in_use: Callable[[int], None] | None = None,
+        wants_event: Callable[[str], bool] | None = None,
     ) -> None:
         self.dsn = dsn(settings.connection)
+        self.wants_event = wants_event or _anything
         # A pooler in transaction mode hands each transaction to another server connection: what
         # was prepared on one is unknown to the next, and nothing can be listened for.
         self.can_listen = settings.statement_cache_size > 0
@@ -101,6 +106,8 @@ class Database:
             hide_parameters=True,
             json_serializer=_to_json,
             json_deserializer=orjson.loads,
+            # With the connection, so that nobody who records an event has to ask first.
+            execution_options={WANTS_EVENT: self.wants_event},
             connect_args={
                 "dsn": self.dsn,
                 "timeout": settings.connect_timeout,
@@ -269,6 +276,10 @@ class _Reading(AsyncConnection):
             return await super().execute(*args, **kwargs)
         except (OSError, PoolTimeout, DBAPIError) as error:
             raise _out_of_reach(error) from error
+
+
+def _anything(_event_type: str) -> bool:
+    return True
 
 
 def _out_of_reach(error: Exception) -> ServiceUnavailable:

@@ -1,12 +1,14 @@
 """The outbox: an event is a row in the transaction of its change, delivered by others later.
 
-An event exists exactly when its change was committed; nothing is told of a change that was rolled
-back, and no change is lost to a message broker that is down.
+Who delivers is in `diptych_common.delivery`. An event exists exactly when its change was committed;
+nothing is told of a change that was rolled back, and no change is lost to a message broker that is
+down.
 """
 
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
 
 from sqlalchemy import (
     BigInteger,
@@ -20,11 +22,30 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from diptych_common.database import WANTS_EVENT
+
+COUNTED: Final = 100_000
+"""Beyond so many, events that wait are not counted: that would take longer and longer."""
+
 Priority = Literal["AUDIT", "DEBUG", "INFO", "WARN", "ERROR", "CRITICAL"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event that waits; `created_at` is when the transaction of its change began."""
+
+    id: int
+    message_id: str
+    event_type: str
+    priority: Priority
+    payload: Mapping[str, Any] | str
+    request_id: str | None
+    created_at: datetime
 
 
 def outbox_table(metadata: MetaData) -> Table:
@@ -52,12 +73,18 @@ async def emit(
     connection: AsyncConnection,
     outbox: Table,
     event_type: str,
-    payload: Mapping[str, Any],
+    payload: Mapping[str, Any] | str,
     *,
     priority: Priority = "INFO",
     request_id: str | None = None,
 ) -> None:
-    """Add an event to the caller's transaction. One statement."""
+    """Add an event to the caller's transaction.
+
+    One statement; none where nobody wants events of this type (`Database(wants_event=…)`).
+    """
+    wanted: Callable[[str], bool] = connection.sync_engine.get_execution_options()[WANTS_EVENT]
+    if not wanted(event_type):
+        return
     await connection.execute(
         insert(outbox).values(
             event_type=event_type,
@@ -66,6 +93,26 @@ async def emit(
             request_id=request_id,
         )
     )
+
+
+async def oldest(connection: AsyncConnection, outbox: Table, *, limit: int) -> list[Event]:
+    """The next events to deliver, in order; one whose transaction took long may come after."""
+    found = await connection.execute(select(outbox).order_by(outbox.c.id).limit(limit))
+    return [Event(**row) for row in found.mappings()]
+
+
+async def remove(connection: AsyncConnection, outbox: Table, ids: Collection[int]) -> None:
+    """Drop events that were delivered."""
+    await connection.execute(delete(outbox).where(outbox.c.id == func.any(list(ids))))
+
+
+async def waiting(connection: AsyncConnection, outbox: Table) -> tuple[int, float]:
+    """How many events wait, at most COUNTED, and for how many seconds the oldest has."""
+    some = select(outbox.c.created_at).order_by(outbox.c.id).limit(COUNTED).subquery()
+    age = func.extract("epoch", func.now() - func.min(some.c.created_at))
+    found = await connection.execute(select(func.count(), func.coalesce(age, 0)).select_from(some))
+    number, seconds = found.one()
+    return number, max(float(seconds), 0.0)
 
 
 async def purge(connection: AsyncConnection, outbox: Table, *, older_than: timedelta) -> int:

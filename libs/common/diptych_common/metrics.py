@@ -35,7 +35,8 @@ class Metrics:
     `transfers` the blobs on their way now. `jobs` are runs of background jobs, of which
     `jobs_running` run now; `worker.Worker` calls `job_started` and `job_ended`. `token_lookups` has
     the outcomes of `keystone.Keystone.on_lookup`. `database_connections` are those checked out of
-    the pool.
+    the pool. `events_waiting` and `oldest_event` tell of the outbox of all processes; set by
+    `events_wait`.
     """
 
     def __init__(self) -> None:
@@ -109,6 +110,19 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+        self.events_waiting = Gauge(
+            "diptych_events_waiting",
+            "Events in the outbox that no message broker has taken yet.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self.oldest_event = Gauge(
+            "diptych_oldest_event_seconds",
+            "How long the oldest event in the outbox has waited.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+
     @contextmanager
     def transferring(self, direction: Direction) -> Generator[None]:
         """Count a blob as on its way for as long as the context is open."""
@@ -134,6 +148,11 @@ class Metrics:
         """Observe how a run of a job ended."""
         self.jobs_running.labels(kind).dec()
         self.jobs.labels(kind, outcome).observe(seconds)
+
+    def events_wait(self, number: int, oldest_s: float) -> None:
+        """Observe what is in the outbox."""
+        self.events_waiting.set(number)
+        self.oldest_event.set(oldest_s)
 
     @contextmanager
     def listening(self, host: str, port: int | None) -> Generator[None]:

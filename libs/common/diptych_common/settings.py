@@ -405,6 +405,82 @@ class Cors(BaseModel):
     )
 
 
+class MessagingNotifications(BaseModel):
+    """[oslo_messaging_notifications]: how events reach those who wait for them."""
+
+    model_config = GROUP
+
+    driver: Literal["noop", "log", "messaging", "messagingv2"] = option(
+        "noop",
+        "`messagingv2`: events are sent to RabbitMQ, in oslo.messaging's envelope; `messaging`: the"
+        " same without the envelope. `log`: they are written to the log. `noop`: there are none.",
+        former=("DEFAULT.notification_driver",),
+    )
+    transport_url: str | None = option(
+        None,
+        "RabbitMQ's URL for events. Unset: [DEFAULT] transport_url.",
+        secret=True,
+        former=("DEFAULT.notification_transport_url",),
+        expected="a rabbit:// URL",
+    )
+    topics: CommaList = option(
+        ("notifications",),
+        "Topics that each event is sent to: to the queue <topic>.<priority>, e.g."
+        " notifications.info.",
+        former=("DEFAULT.notification_topics",),
+    )
+
+
+class MessagingRabbit(BaseModel):
+    """[oslo_messaging_rabbit]: the connection to RabbitMQ, and what its queues are declared as."""
+
+    model_config = GROUP
+
+    ssl: bool = option(False, "Connect with TLS.", former=("rabbit_use_ssl",))
+    ssl_ca_file: str | None = option(
+        None,
+        "File with the authorities that RabbitMQ's certificate is checked against. Unset: those of"
+        " the system.",
+        former=("kombu_ssl_ca_certs",),
+    )
+    ssl_cert_file: str | None = option(
+        None, "Client certificate for RabbitMQ.", former=("kombu_ssl_certfile",)
+    )
+    ssl_key_file: str | None = option(
+        None, "Key of the client certificate.", former=("kombu_ssl_keyfile",)
+    )
+    ssl_enforce_hostname_verification: bool = option(
+        True, "Check that RabbitMQ's certificate is for the host of the URL."
+    )
+    heartbeat_timeout_threshold: int = option(
+        60, "Seconds after which a silent server is taken for dead; 0: never.", ge=0
+    )
+    amqp_durable_queues: bool = option(
+        False,
+        "Queues and their exchange outlive a restart of RabbitMQ. As all services that declare"
+        " them have it.",
+        former=("DEFAULT.amqp_durable_queues", "DEFAULT.rabbit_durable_queues"),
+    )
+    amqp_auto_delete: bool = option(
+        False,
+        "Queues and their exchange go when nobody uses them any more.",
+        former=("DEFAULT.amqp_auto_delete",),
+    )
+    rabbit_ha_queues: bool = option(
+        False, "Declare queues as mirrored.", former=("DEFAULT.rabbit_ha_queues",)
+    )
+    rabbit_quorum_queue: bool = option(False, "Declare quorum queues, which are durable.")
+    rabbit_quorum_delivery_limit: int = option(
+        0, "Deliveries of a message of a quorum queue; 0: not declared.", ge=0
+    )
+    rabbit_quorum_max_memory_length: int = option(
+        0, "Messages of a quorum queue in memory; 0: not declared.", ge=0
+    )
+    rabbit_quorum_max_memory_bytes: int = option(
+        0, "Bytes of a quorum queue in memory; 0: not declared.", ge=0
+    )
+
+
 class Healthcheck(BaseModel):
     """[healthcheck]: what load balancers ask."""
 

@@ -129,7 +129,8 @@ class Worker:
     In seconds: `lease` is how long a silent worker keeps its jobs, `poll` how often to look when
     the database does not call, `leave` what a cancelled handler may take to stop a thread or
     remove a file. `recurring` gives kinds their periods, `sealed` opens the jobs' secrets.
-    `on_start` is told the kind of each run, `on_end` also its outcome and its seconds.
+    `on_start` is told the kind of each run, `on_end` also its outcome and its seconds. With
+    `listens` false it only looks, which spares a connection where nothing is ever enqueued.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Worker:
         poll: float = 5,
         leave: float = 10,
         recurring: Mapping[str, timedelta] | None = None,
+        listens: bool = True,
         on_start: Callable[[str], None] | None = None,
         on_end: Callable[[str, Outcome, float], None] | None = None,
     ) -> None:
@@ -156,6 +158,7 @@ class Worker:
         self._poll = poll
         self._leave = leave
         self._recurring = dict(recurring or {})
+        self._listens = listens and db.can_listen
         self._on_start = on_start or _unheeded
         self._on_end = on_end or _unheeded
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
@@ -464,7 +467,7 @@ class Worker:
         self._wake.set()
 
     async def _listen(self) -> None:
-        while self._db.can_listen:
+        while self._listens:
             with suppress(ServiceUnavailable):
                 await self._db.listen(self._table.name, self._hear)
             await asyncio.sleep(self._poll)

@@ -17,6 +17,7 @@ from typing import Any, cast
 from diptych_common import sealing, service
 from diptych_common.application import Application, assemble
 from diptych_common.database import Database
+from diptych_common.delivery import Delivery, measure
 from diptych_common.keystone import Keystone
 from diptych_common.limits import UnifiedLimits
 from diptych_common.metrics import Metrics
@@ -56,13 +57,14 @@ from diptych_images.api.metadefs import tags as metadef_tags
 from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
 from diptych_images.cache import upkeep as caches
+from diptych_images.db.tables import outbox
 from diptych_images.imports import plugins
 from diptych_images.imports.equipment import Equipment
 from diptych_images.property_protection import PropertyProtection
 from diptych_images.quotas import Quotas, unified_limits
-from diptych_images.settings import ImagesSettings
+from diptych_images.settings import ImagesSettings, delivers
 from diptych_images.settings import stores as settings_of_stores
-from diptych_images.worker import make_worker
+from diptych_images.worker import make_deliverer, make_worker
 
 _LONGER_THAN_ANY_ATTEMPT = timedelta(days=36500)
 
@@ -98,6 +100,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     settings = loaded.settings
     stores_config = settings_of_stores(loaded)
     check_host(stores_config)
+    delivery = delivers(loaded)
     policy = service.load_policy(policies.RULES, loaded)
     protection = property_protection.load(loaded, policy)
     schema = site_schema.load(loaded)
@@ -106,6 +109,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
         settings.database,
         application_name="diptych-images",
         on_in_use=metrics.database_connections.set,
+        wants_event=settings.wants_event,
     )
 
     outbound = Outbound(settings.outbound)
@@ -154,6 +158,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
                     settings, db, stores, outbound, blocks, metrics, protection, quotas
                 )
                 await stack.enter_async_context(_running(make_worker(equipment)))
+                await stack.enter_async_context(_delivering(equipment, delivery))
             yield {
                 "resources": Resources(
                     settings=settings,
@@ -230,11 +235,28 @@ async def _running(worker: Worker) -> AsyncGenerator[None]:
         await running
 
 
+@asynccontextmanager
+async def _delivering(equipment: Equipment, delivery: Delivery | None) -> AsyncGenerator[None]:
+    """Deliver events, and measure how many wait, meanwhile."""
+    if delivery is None:
+        yield
+        return
+    measuring = asyncio.create_task(
+        measure(equipment.db, outbox, equipment.metrics.events_wait), name="measure events"
+    )
+    try:
+        async with _running(make_deliverer(equipment, delivery)):
+            yield
+    finally:
+        measuring.cancel()
+
+
 async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
     """Run background jobs alone, until SIGTERM or SIGINT."""
     settings = loaded.settings
     policy = service.load_policy(policies.RULES, loaded)
     protection = property_protection.load(loaded, policy)
+    delivery = delivers(loaded)
     metrics = Metrics()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -243,6 +265,7 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
         settings.database,
         application_name="diptych-images-worker",
         on_in_use=metrics.database_connections.set,
+        wants_event=settings.wants_event,
     )
     outbound = Outbound(settings.outbound)
     opened = Stores.open(
@@ -264,6 +287,7 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
                 equipment = Equipment(
                     settings, db, stores, outbound, blocks, metrics, protection, quotas
                 )
-                await make_worker(equipment).run(stop)
+                async with _delivering(equipment, delivery):
+                    await make_worker(equipment).run(stop)
     finally:
         blocks.close()

@@ -12,7 +12,7 @@ from collections.abc import Collection, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from diptych_common.database import Database
+from diptych_common.database import Connection, Database
 from diptych_common.errors import Gone, ServiceUnavailable
 from diptych_store.errors import AlreadyThere, StoreError
 from diptych_store.ingest import Target
@@ -20,6 +20,8 @@ from diptych_store.protocol import ActsForUsers, Annotates, Attempt, Store
 from diptych_store.tasks import finished
 
 from diptych_images.db import images
+from diptych_images.db.images import LeftAttempt
+from diptych_images.notifications import emit
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,7 +70,10 @@ async def undo(
     except StoreError:
         if not published:
             async with db.write() as connection:
-                await images.release_attempt(connection, attempt.token, lease_until=lease_until)
+                left = await images.release_attempt(
+                    connection, attempt.token, lease_until=lease_until
+                )
+                await _tell(connection, left)
         raise
 
 
@@ -76,7 +81,12 @@ async def remove(db: Database, store: Store, attempt: Attempt, *, published: boo
     """As `undo`, for an attempt whose row the caller has taken already."""
     await store.discard(attempt, published=published)
     async with db.write() as connection:
-        await images.drop_attempt(connection, attempt.token)
+        await _tell(connection, await images.drop_attempt(connection, attempt.token))
+
+
+async def _tell(connection: Connection, left: LeftAttempt | None) -> None:
+    if left is not None and left.image is not None:
+        await emit(connection, "image.update", left.image)
 
 
 class HeldTogether:

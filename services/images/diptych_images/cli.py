@@ -137,7 +137,9 @@ def scrub(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> Non
 
     async def scrubbed() -> int:
         async with Database(
-            loaded.settings.database, application_name="diptych-images-scrub"
+            loaded.settings.database,
+            application_name="diptych-images-scrub",
+            wants_event=loaded.settings.wants_event,
         ) as db:
             return await deletion.scrub_all(db, loaded.settings)
 
@@ -157,7 +159,9 @@ def restore(
 
     async def restored() -> ImageRow | None:
         async with Database(
-            loaded.settings.database, application_name="diptych-images-restore"
+            loaded.settings.database,
+            application_name="diptych-images-restore",
+            wants_event=loaded.settings.wants_event,
         ) as db:
             return await deletion.restore(db, image)
 
@@ -245,7 +249,11 @@ def export(
 
 
 def _metadefs_database(loaded: Loaded[ImagesSettings]) -> Database:
-    return Database(loaded.settings.database, application_name="diptych-images-metadefs")
+    return Database(
+        loaded.settings.database,
+        application_name="diptych-images-metadefs",
+        wants_event=loaded.settings.wants_event,
+    )
 
 
 cache = typer.Typer(

@@ -3,11 +3,16 @@
 They carry the id of the request that is being served, or that asked for the job that runs.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from diptych_common import events
-from diptych_common.database import Connection
+from diptych_common.database import Connection, Database
+from diptych_common.errors import ServiceUnavailable
+from diptych_common.events import Priority
+from diptych_common.identity import Identity
 from diptych_common.logs import request_id
 
 from diptych_images.db.images import ImageRow
@@ -16,6 +21,8 @@ from diptych_images.db.metadefs.namespaces import Entry, Kind, NamespaceRow
 from diptych_images.db.tables import outbox
 from diptych_images.db.tasks import TaskRow
 from diptych_images.wire import event
+
+log = logging.getLogger(__name__)
 
 
 async def emit(
@@ -79,3 +86,57 @@ async def emit_metadefs(
             event.metadef(word, row, entry, old=old, deleted_at=deleted_at),
             request_id=request_id.get(),
         )
+
+
+async def emit_failure(db: Database, words: str) -> None:
+    """Record that bytes of an image could not be stored: `image.upload`, with priority ERROR.
+
+    In a transaction of its own; what becomes of the image is told by other events. `words` are the
+    payload, as in Glance, so they name the image, and hold nothing that users may not see.
+    """
+    await _emit_alone(db, "image.upload", words, priority="ERROR")
+
+
+@dataclass(slots=True)
+class Sending:
+    """The bytes of an image on their way to somebody: `expected` of them, `sent` so far."""
+
+    db: Database
+    row: ImageRow
+    who: Identity
+    expected: int
+    sent: int = 0
+
+    async def ended(self) -> None:
+        """Record `image.send`, with priority ERROR if not all was sent.
+
+        In a transaction of its own: nothing is changed by a download.
+        """
+        payload = event.sent(
+            self.row,
+            bytes_sent=self.sent,
+            project_id=self.who.project_id,
+            user_id=self.who.user_id,
+        )
+        priority = "INFO" if self.sent == self.expected else "ERROR"
+        await _emit_alone(self.db, "image.send", payload, priority=priority)
+
+
+async def _emit_alone(
+    db: Database, event_type: str, payload: Mapping[str, object] | str, *, priority: Priority
+) -> None:
+    if not db.wants_event(event_type):
+        return
+    try:
+        async with db.write() as connection:
+            await events.emit(
+                connection,
+                outbox,
+                event_type,
+                payload,
+                priority=priority,
+                request_id=request_id.get(),
+            )
+    except ServiceUnavailable as trouble:
+        # What it tells of has happened, and is the client's to know.
+        log.error("%s is told nobody, %s: %s", event_type, payload, trouble)

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+from diptych_common import delivery
 from diptych_common import settings as common
+from diptych_common.delivery import Delivery
 from diptych_common.settings import (
     GROUP,
     Bytes,
@@ -186,6 +188,19 @@ class Default(common.ServiceDefault, frozen=True):
     )
     http_retries: int = option(
         3, "How often a location that does not answer is tried again for its digest.", ge=0
+    )
+    transport_url: str = option(
+        "rabbit://",
+        "RabbitMQ's URL: rabbit://user:password@host:port/virtual_host, or several user:password@"
+        "host:port separated by commas, which are tried in turn. Without a host: guest on this"
+        " host.",
+        secret=True,
+        expected="a rabbit:// URL",
+    )
+    control_exchange: str = option("glance", "RabbitMQ's exchange that events are sent to.")
+    default_publisher_id: str = option("image.localhost", "Whom events are said to come from.")
+    disabled_notifications: CommaList = option(
+        (), "Types of events that are not sent, e.g. image.send, and groups of them: image, task."
     )
 
 
@@ -370,6 +385,18 @@ class ImagesSettings(common.ServiceSettings, frozen=True):
     inject_metadata_properties: InjectMetadataProperties = InjectMetadataProperties()
     task: Task = Task()
     oslo_limit: common.OsloLimit = common.OsloLimit()
+    oslo_messaging_notifications: common.MessagingNotifications = common.MessagingNotifications()
+    oslo_messaging_rabbit: common.MessagingRabbit = common.MessagingRabbit()
+
+    def wants_event(self, event_type: str) -> bool:
+        """Whether events of this type are told to anybody.
+
+        Source: Glance 33.0, notifier.py `_is_notification_enabled`.
+        """
+        return self.oslo_messaging_notifications.driver != "noop" and not any(
+            event_type == disabled or event_type.startswith(f"{disabled}.")
+            for disabled in self.default.disabled_notifications
+        )
 
     @property
     def import_methods(self) -> tuple[str, ...]:
@@ -407,9 +434,6 @@ UNUSED: Final[common.Unused] = {
         "scrub_pool_size": "bytes are removed by jobs, as many at a time as [jobs] concurrency",
         "wakeup_time": "an image is scrubbed when its scrub_time is over",
         "restore": "see the command restore",
-        "default_publisher_id": _NOT_YET,
-        "disabled_notifications": _NOT_YET,
-        "transport_url": _NOT_YET,
         "metadata_encryption_key": "location URLs are stored without credentials",
         "digest_algorithm": "signatures name their own hash",
         "allow_additional_image_properties": "custom properties are always allowed",
@@ -433,7 +457,6 @@ UNUSED: Final[common.Unused] = {
         "pydev_worker_debug_port": "a debugger is attached from outside",
         "executor_thread_pool_size": _LIBRARY,
         "rpc_response_timeout": _LIBRARY,
-        "control_exchange": _LIBRARY,
         "log_config_append": "logging is set up by debug, use_json and log_file",
         "logging_context_format_string": "the format is fixed",
         "logging_default_format_string": "the format is fixed",
@@ -528,8 +551,35 @@ UNUSED: Final[common.Unused] = {
     "oslo_limit": {"*": "limits are asked for with the options of this section that are known"},
     "oslo_messaging_amqp": {"*": _LIBRARY},
     "oslo_messaging_kafka": {"*": _LIBRARY},
-    "oslo_messaging_notifications": {"*": _NOT_YET},
-    "oslo_messaging_rabbit": {"*": _NOT_YET},
+    "oslo_messaging_rabbit": dict.fromkeys(
+        (
+            "conn_pool_min_size",
+            "conn_pool_ttl",
+            "direct_mandatory_flag",
+            "enable_cancel_on_failover",
+            "heartbeat_rate",
+            "hostname",
+            "kombu_compression",
+            "kombu_failover_strategy",
+            "kombu_missing_consumer_retry_timeout",
+            "kombu_reconnect_delay",
+            "kombu_reconnect_splay",
+            "processname",
+            "rabbit_interval_max",
+            "rabbit_login_method",
+            "rabbit_qos_prefetch_count",
+            "rabbit_retry_backoff",
+            "rabbit_retry_interval",
+            "rabbit_stream_fanout",
+            "rabbit_transient_queues_ttl",
+            "rabbit_transient_quorum_queue",
+            "rpc_conn_pool_size",
+            "ssl_enforce_fips_mode",
+            "ssl_version",
+            "use_queue_manager",
+        ),
+        _LIBRARY,
+    ),
     "oslo_messaging_zmq": {"*": _LIBRARY},
     "oslo_reports": {"*": _LIBRARY},
     "profiler": {"*": _NOT_YET},
@@ -588,6 +638,23 @@ def risks(settings: ImagesSettings) -> list[str]:
             " answers in Keystone's place (OSSA-2013-018)"
         )
     return found
+
+
+def delivers(loaded: Loaded[ImagesSettings]) -> Delivery | None:
+    """How events are delivered; None: there are none. Raises SettingsError."""
+    settings = loaded.settings
+    told = settings.oslo_messaging_notifications
+    try:
+        return delivery.configured(
+            told,
+            settings.oslo_messaging_rabbit,
+            transport_url=settings.default.transport_url,
+            exchange=settings.default.control_exchange,
+            publisher_id=settings.default.default_publisher_id,
+        )
+    except ValueError as error:
+        section = "oslo_messaging_notifications" if told.transport_url else "DEFAULT"
+        raise loaded.refusal([(section, "transport_url", str(error))]) from None
 
 
 def with_leftovers(loaded: Loaded[ImagesSettings]) -> Loaded[ImagesSettings]:

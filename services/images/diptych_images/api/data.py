@@ -19,6 +19,7 @@ from diptych_images import readers
 from diptych_images.api.errors import ANY_ERROR
 from diptych_images.api.incoming import (
     announced_size,
+    failure_told,
     hash_algorithm,
     named_store,
     octets_openapi,
@@ -42,7 +43,7 @@ from diptych_images.attempts import Held, in_account, told_beside
 from diptych_images.cache.upkeep import image_of, source_of
 from diptych_images.db import images
 from diptych_images.formats import judge
-from diptych_images.notifications import emit
+from diptych_images.notifications import Sending, emit
 from diptych_images.quotas import Room
 from diptych_images.wire import parameters
 
@@ -89,9 +90,13 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
                 "disk_format and container_format must be set before data is uploaded."
             )
         await emit(connection, "image.update", saving)
+        await emit(connection, "image.prepare", saving, store=store.name)
 
     room = Room(res.db, quota, "size", [attempt.token], taken=size or 0)
-    async with Held(res.db, store, attempt, lease_s=lease_s) as held:
+    async with (
+        Held(res.db, store, attempt, lease_s=lease_s) as held,
+        failure_told(res.db, row["id"]),
+    ):
         algorithm = hash_algorithm(saving, res)
         stored, findings = await received(request, res, held, room, size=size, algorithm=algorithm)
         virtual_size = judge(
@@ -116,8 +121,9 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
             )
             if active is None:
                 raise Gone(f"Image {image_id} was deleted while its data was uploaded.")
-            await emit(connection, "image.upload", active)
+            await emit(connection, "image.upload", active, store=store.name)
             await emit(connection, "image.activate", active)
+            await emit(connection, "image.update", active)
             await readers.changed(connection, res.stores, active)
     return Response(status_code=204)
 
@@ -174,6 +180,15 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
         if reading is None:
             return Response(status_code=204)
         stack.enter_context(res.metrics.transferring("out"))
+        count = res.metrics.store_bytes.labels(store.name, "out").inc
+        sending = Sending(res.db, row, who, expected=reading.length)
+        if request.method == "GET":
+            stack.push_async_callback(sending.ended)
+
+        def on_sent(size: int) -> None:
+            count(size)
+            sending.sent += size
+
         # From here on the response closes what was opened.
         return BlobResponse(
             reading.blocks,

@@ -1,18 +1,24 @@
 """What requests that bring bytes have in common: how they announce them, and how they are taken."""
 
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
 
-from diptych_common.errors import BadRequest, Conflict, TooLarge, UnsupportedMediaType
+from diptych_common.database import Database
+from diptych_common.errors import ApiError, BadRequest, Conflict, TooLarge, UnsupportedMediaType
 from diptych_store.digests import Digests
+from diptych_store.errors import StoreError
 from diptych_store.ingest import Ingested, ingest
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
+from diptych_images.api.errors import from_store
 from diptych_images.api.resources import Resources
 from diptych_images.attempts import Held
 from diptych_images.db.images import ImageRow
 from diptych_images.formats import Findings, Inspection
+from diptych_images.notifications import emit_failure
 from diptych_images.quotas import Room
 
 _MANY_DIGITS = 30
@@ -111,3 +117,22 @@ async def received(
             )
     res.metrics.store_bytes.labels(store.name, "in").inc(stored.size)
     return stored, inspection.findings()
+
+
+@asynccontextmanager
+async def failure_told(db: Database, image_id: str) -> AsyncGenerator[None]:
+    """Record an event of a failure to take an image's bytes; the error goes on to the client."""
+    try:
+        yield
+    except Exception as error:
+        match error:
+            case ApiError():
+                reason = error.message
+            case StoreError():
+                reason = from_store(error).message
+            case ClientDisconnect():
+                reason = "The client went away."
+            case _:
+                reason = "Internal error."
+        await emit_failure(db, f"The data of image {image_id} could not be stored: {reason}")
+        raise

@@ -84,6 +84,13 @@ class ImageRow(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
+class LeftAttempt:
+    """An attempt that came to nothing; `image` is its image if that was queued again by it."""
+
+    image: ImageRow | None
+
+
+@dataclass(frozen=True, slots=True)
 class ExpiredAttempt:
     """An attempt whose process is gone; what it left in `store` is under the token `attempt`.
 
@@ -658,12 +665,12 @@ def _release_attempt() -> sa.Select[Any]:
         .returning(image_locations.c.image_id)
         .cte("released")
     )
-    return sa.select(released.c.image_id).add_cte(_queued_again(released))
+    return _queued_again(released)
 
 
-def _queued_again(of: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> sa.CTE:
-    """Queue the image of an attempt at uploading or staging its bytes."""
-    return (
+def _queued_again(of: sa.CTE, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Queue the image of an attempt at uploading or staging its bytes; a row for each attempt."""
+    queued = (
         sa.update(images)
         .where(
             images.c.id == of.c.image_id,
@@ -672,8 +679,15 @@ def _queued_again(of: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> sa.
             *conditions,
         )
         .values(status="queued", size=None, virtual_size=None, updated_at=_NOW)
+        .returning(*_after_a_change(images))
         .cte("queued")
     )
+    return sa.select(queued).select_from(of.outerjoin(queued, queued.c.id == of.c.image_id))
+
+
+def _left(result: sa.CursorResult[Any]) -> LeftAttempt | None:
+    row = _row(result)
+    return None if row is None else LeftAttempt(row if row["id"] else None)
 
 
 _RELEASE_ATTEMPT: Final = _release_attempt()
@@ -681,16 +695,17 @@ _RELEASE_ATTEMPT: Final = _release_attempt()
 
 async def release_attempt(
     connection: AsyncConnection, attempt: str, *, lease_until: datetime
-) -> bool:
+) -> LeftAttempt | None:
     """Queue the image of an attempt that was taken though its bytes cannot be removed now.
 
     Only for an attempt that was never published. The reaper removes the bytes when the lease is
-    over. `lease_until` is what `take_attempt` returned; False if somebody else took it since.
+    over. `lease_until` is what `take_attempt` returned; None if somebody else took it since.
     """
-    released = await connection.execute(
-        _RELEASE_ATTEMPT, {"the_attempt": attempt, "the_lease": lease_until}
+    return _left(
+        await connection.execute(
+            _RELEASE_ATTEMPT, {"the_attempt": attempt, "the_lease": lease_until}
+        )
     )
-    return released.one_or_none() is not None
 
 
 def _take_expired() -> sa.Update:
@@ -746,21 +761,19 @@ def _drop_attempt() -> sa.Select[Any]:
     )
     # A released attempt's image was queued then, and may be saving another's bytes now; so may
     # that of an import, which says itself what becomes of its image.
-    queued = _queued_again(dropped, sa.not_(dropped.c.released), dropped.c.import_task.is_(None))
-    return sa.select(dropped.c.image_id).add_cte(queued)
+    return _queued_again(dropped, sa.not_(dropped.c.released), dropped.c.import_task.is_(None))
 
 
 _DROP_ATTEMPT: Final = _drop_attempt()
 
 
-async def drop_attempt(connection: AsyncConnection, attempt: str) -> bool:
+async def drop_attempt(connection: AsyncConnection, attempt: str) -> LeftAttempt | None:
     """Forget an attempt that was taken and whose bytes are removed; its image is queued again.
 
-    A deleted image stays deleted, and an import's is left as it is. False if the attempt was
+    A deleted image stays deleted, and an import's is left as it is. None if the attempt was
     dropped before.
     """
-    dropped = await connection.execute(_DROP_ATTEMPT, {"the_attempt": attempt})
-    return dropped.one_or_none() is not None
+    return _left(await connection.execute(_DROP_ATTEMPT, {"the_attempt": attempt}))
 
 
 _KNOWS: Final = sa.select(image_locations.c.id).where(image_locations.c.attempt == _ATTEMPT)

@@ -42,7 +42,7 @@ from diptych_images.db import imports
 from diptych_images.db.imports import Bytes, Disagrees, Left
 from diptych_images.imports.equipment import ImageGone, Import
 from diptych_images.imports.sources import Source, SourceFailed
-from diptych_images.notifications import emit
+from diptych_images.notifications import emit, emit_failure
 from diptych_images.quotas import Quota, Room
 
 log = logging.getLogger(__name__)
@@ -186,7 +186,7 @@ async def from_object(
                     raise OriginGone("The data has another size than it had.")
                 await _land(run, held, target, known)
             except StoreError as failure:
-                await _fail(held, target, failure, failures)
+                await _fail(run, held, target, failure, failures)
             return False
 
         async def work() -> None:
@@ -378,7 +378,7 @@ async def _from_stream(
     except StoreError as failure:
         # Of all the targets the first that failed; the source's errors are no StoreErrors.
         for target in targets:
-            await _fail(held, target, failure, failures)
+            await _fail(run, held, target, failure, failures)
         return
     accepted = accept(passed.size, passed.digests)
 
@@ -391,7 +391,7 @@ async def _from_stream(
             except StoreError as error:
                 failure = error
         if failure is not None:
-            await _fail(held, target, failure, failures)
+            await _fail(run, held, target, failure, failures)
 
     await gathered(_AT_A_TIME, [partial(one, target) for target in targets])
 
@@ -430,11 +430,14 @@ async def _land(run: Import, held: HeldTogether, target: Target, accepted: Accep
 
 
 async def _fail(
-    held: HeldTogether, target: Target, failure: StoreError, failures: Failures
+    run: Import, held: HeldTogether, target: Target, failure: StoreError, failures: Failures
 ) -> None:
-    log.warning("Image %s in store %s: %s", target.attempt.key, target.store.name, failure)
-    failures[target.store.name] = failure
+    image_id, store = run.order.image_id, target.store.name
+    log.warning("Image %s in store %s: %s", image_id, store, failure)
+    failures[store] = failure
     await held.undo(target)
+    words = f"The data of image {image_id} could not be stored in {store}: {failure}"
+    await emit_failure(run.equipment.db, words)
 
 
 def _gone(origin: Origin, failure: StoreError) -> OriginGone:

@@ -54,6 +54,22 @@ def imported(row: ImageRow, *, store: str) -> dict[str, object]:
     return {**image(row), **lists, "backend": store}
 
 
+def sent(
+    row: ImageRow, *, bytes_sent: int, project_id: str | None, user_id: str | None
+) -> dict[str, object]:
+    """The payload of `image.send`; the receiver is who asked.
+
+    Source: Glance 33.0, notifier.py `_format_image_send`.
+    """
+    return {
+        "bytes_sent": bytes_sent,
+        "image_id": row["id"],
+        "owner_id": row["owner"],
+        "receiver_tenant_id": project_id,
+        "receiver_user_id": user_id,
+    }
+
+
 def task(row: TaskRow) -> dict[str, object]:
     """The payload of a `task.*` event; what the task was given and says stays out, as in Glance."""
     return {
@@ -131,7 +147,8 @@ def metadef(
                 {"name": name, **_property(schema)} for name, schema in properties.items()
             ]
         case "property":
-            payload |= _property(entry["schema"])
+            # Without the times of the others, as in Glance.
+            return {**payload, **_property(entry["schema"]), **_deletion(deleted_at)}
         case "resource_type":
             payload["prefix"] = entry["prefix"]
             payload["properties_target"] = entry["properties_target"]
@@ -150,6 +167,12 @@ def _metadef_times(
     return {
         "created_at": timestamp(created_at),
         "updated_at": timestamp(updated_at),
+        **_deletion(deleted_at),
+    }
+
+
+def _deletion(deleted_at: datetime | None) -> dict[str, object]:
+    return {
         "deleted": deleted_at is not None,
         "deleted_at": None if deleted_at is None else timestamp(deleted_at),
     }
