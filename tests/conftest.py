@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from dev import environments, postgres
+from dev.barbican import Barbican
 from dev.keystone import Keystone
 from dev.seaweedfs import Seaweedfs
 from dev.swift import Swift
@@ -143,6 +144,12 @@ def swift() -> Swift:
     Take containers of your own and leave them empty.
     """
     return servers.swift()
+
+
+@pytest.fixture(scope="session")
+def barbican() -> Barbican:
+    """The run's Barbican, in the catalog of `keystone`, region RegionOne."""
+    return servers.barbican()
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,7 @@ from diptych_images.api.metadefs import namespaces, objects, properties, resourc
 from diptych_images.api.metadefs import tags as metadef_tags
 from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
+from diptych_images.barbican import Barbican
 from diptych_images.imports import plugins
 from diptych_images.imports.equipment import Equipment
 from diptych_images.property_protection import PropertyProtection
@@ -107,6 +108,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     outbound = Outbound(settings.outbound)
     # Before the lifespan, for the settings may lack what it takes.
     unified = unified_limits(settings)
+    unopened = Barbican(settings)
 
     async def database_answers(_: Scope) -> None:
         await db.ping()
@@ -137,6 +139,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             )
             await stack.enter_async_context(marks.compared(db, stores))
             quotas = await stack.enter_async_context(_quotas(settings, unified))
+            barbican = await stack.enter_async_context(unopened)
             # Blocks of full size for two uploads at a time, smaller ones for more: with what a
             # transfer costs besides (inspection holds up to 1 MiB, the allocator its share), twenty
             # slow uploads stay well below 64 MiB.
@@ -146,7 +149,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             if settings.jobs.with_worker:
                 await plugins.tidy(settings)
                 equipment = Equipment(
-                    settings, db, stores, outbound, blocks, metrics, protection, quotas
+                    settings, db, stores, outbound, blocks, metrics, protection, quotas, barbican
                 )
                 await stack.enter_async_context(_running(make_worker(equipment)))
             yield {
@@ -165,6 +168,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
                         burst=settings.create_limit.burst,
                     ),
                     quotas=quotas,
+                    barbican=barbican,
                 )
             }
 
@@ -253,10 +257,11 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
                 marks.compared(db, stores),
                 _watching(policy, protection),
                 _quotas(settings, unified_limits(settings)) as quotas,
+                Barbican(settings) as barbican,
             ):
                 await plugins.tidy(settings)
                 equipment = Equipment(
-                    settings, db, stores, outbound, blocks, metrics, protection, quotas
+                    settings, db, stores, outbound, blocks, metrics, protection, quotas, barbican
                 )
                 await make_worker(equipment).run(stop)
     finally:

@@ -13,6 +13,7 @@ from diptych_common.errors import (
 )
 from diptych_common.ranges import has_current, requested_part
 from diptych_common.responses import BlobResponse
+from diptych_store.digests import Digests
 from diptych_store.errors import (
     BadLocation,
     RangeOutside,
@@ -98,8 +99,16 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
 
     room = Room(res.db, quota, "size", [attempt.token], taken=size or 0)
     async with Held(res.db, store, attempt, lease_s=lease_s) as held:
+        # Before any byte, and with the properties that the image has by now, as in Glance.
+        signature = await held.while_held(
+            res.barbican.signature(saving["properties"], token=user_token(request))
+        )
         algorithm = hash_algorithm(saving, res)
-        stored, findings = await received(request, res, held, room, size=size, algorithm=algorithm)
+        signed_digest = () if signature is None else (signature.digest,)
+        digests = Digests(("md5", algorithm, *signed_digest))
+        stored, findings = await received(request, res, held, room, size=size, digests=digests)
+        if signature is not None:
+            signature.check(stored.digests)
         virtual_size = judge(
             findings,
             disk_format=disk_format,

@@ -20,6 +20,7 @@ from diptych_store.registry import Stores
 from fastapi import Depends, Request
 
 from diptych_images import policies
+from diptych_images.barbican import Barbican
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
 from diptych_images.property_protection import PropertyProtection
@@ -54,6 +55,7 @@ class Resources:
     sealed: Sealed | None
     creations: RateLimit
     quotas: Quotas
+    barbican: Barbican
 
 
 # Dependencies are coroutines, for FastAPI sends plain functions through a thread.
