@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from dev import environments, postgres
 from dev import rabbitmq as dev_rabbitmq
+from dev.barbican import Barbican
 from dev.keystone import Keystone
 from dev.rabbitmq import Rabbitmq
 from dev.seaweedfs import Seaweedfs
@@ -169,6 +170,11 @@ def private_rabbitmq() -> Generator[Rabbitmq]:
 def oslo_messaging_env() -> Path:
     """The folder with a `python` that has the real oslo.messaging."""
     return environments.ready("oslo_messaging")
+
+
+def barbican() -> Barbican:
+    """The run's Barbican, in the catalog of `keystone`, region RegionOne."""
+    return servers.barbican()
 
 
 @pytest.fixture(scope="session")

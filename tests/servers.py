@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from dev import barbican as dev_barbican
 from dev import environments, places, ports, postgres
 from dev import swift as dev_swift
+from dev.barbican import Barbican
 from dev.ceph import Ceph
 from dev.keystone import Keystone
 from dev.rabbitmq import Rabbitmq
@@ -181,6 +183,23 @@ def rabbitmq() -> Rabbitmq:
 def private_rabbitmq(name: str) -> Rabbitmq:
     """A RabbitMQ of one's own, not started yet, to be stopped as one likes."""
     return Rabbitmq(folder() / name, port=ports.any_free())
+
+
+def barbican() -> Barbican:
+    """The run's Barbican, which asks the run's Keystone, started if it isn't yet; never stop it."""
+    asked = keystone()
+    root = folder() / "barbican"
+
+    def start() -> dict[str, object]:
+        port = ports.any_free()
+        server = Barbican(root, port=port, keystone_url=asked.url)
+        dev_barbican.prepare_keystone(asked, server.url)
+        server.start(owner=_owner())
+        _started.append(server)
+        return {"guard": server.process.pid, "port": port}
+
+    port = int(str(_once("barbican", start)["port"]))
+    return Barbican(root, port=port, keystone_url=asked.url)
 
 
 def ceph() -> Ceph:

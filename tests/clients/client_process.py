@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 
@@ -93,7 +94,17 @@ def plain(value):
     return value
 
 
-def carry_out(order, terminal):
+def answer_prompt(child, err, keyboard, text):
+    """Type a line when the child has asked for it, or has ended."""
+    # What is typed before a prompt for a password is thrown away by it.
+    while not os.fstat(err.fileno()).st_size:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            return
+        time.sleep(0.05)
+    os.write(keyboard, f"{text}\n".encode())
+
+
+def carry_out(order, keyboard, terminal):
     with (
         tempfile.TemporaryFile() as out,
         tempfile.TemporaryFile() as err,
@@ -117,6 +128,8 @@ def carry_out(order, terminal):
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(code)
+        if order.get("typed") is not None:
+            answer_prompt(child, err, keyboard, order["typed"])
         _, status = os.waitpid(child, 0)
         out.seek(0)
         err.seek(0)
@@ -128,6 +141,6 @@ def carry_out(order, terminal):
 
 
 if __name__ == "__main__":
-    _, terminal = os.openpty()
+    keyboard, terminal = os.openpty()
     for line in sys.stdin:
-        print(json.dumps(carry_out(json.loads(line), terminal)), flush=True)  # noqa: T201
+        print(json.dumps(carry_out(json.loads(line), keyboard, terminal)), flush=True)  # noqa: T201

@@ -31,13 +31,13 @@ class Cloud:
     name: str
     process: subprocess.Popen[str]
 
-    def openstack(self, *arguments: str) -> str:
-        """What `openstack` prints."""
-        return self._script("openstack", "--os-cloud", self.name, *arguments)
+    def openstack(self, *arguments: str, typed: str | None = None) -> str:
+        """What `openstack` prints; a line is `typed` where it asks for one."""
+        return self._script("openstack", "--os-cloud", self.name, *arguments, typed=typed)
 
-    def shown(self, *arguments: str) -> Any:
+    def shown(self, *arguments: str, typed: str | None = None) -> Any:
         """What `openstack … -f json` prints, decoded."""
-        return json.loads(self.openstack(*arguments, "-f", "json"))
+        return json.loads(self.openstack(*arguments, "-f", "json", typed=typed))
 
     def sdk(self, call: str, *arguments: Any, **named: Any) -> Any:
         """`openstack.connect(…).<call>(…)`: dicts for resources, a list for a generator."""
@@ -61,8 +61,12 @@ class Cloud:
             raise Raised(outcome["error"], outcome["message"], outcome["trace"])
         return outcome["value"]
 
-    def _script(self, kind: str, *arguments: str, stdin: Path | None = None) -> str:
-        done = self._carry_out(kind=kind, arguments=arguments, stdin=stdin and str(stdin))
+    def _script(
+        self, kind: str, *arguments: str, stdin: Path | None = None, typed: str | None = None
+    ) -> str:
+        done = self._carry_out(
+            kind=kind, arguments=arguments, stdin=stdin and str(stdin), typed=typed
+        )
         if done["code"] != 0:
             raise CommandFailed(done["err"])
         return done["out"]

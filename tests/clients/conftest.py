@@ -96,6 +96,8 @@ async def image_daemon(
         "IMPORT_FILTERING_OPTS__ALLOWED_PORTS": "",
         **by_keystone(keystone),
         "KEYSTONE_AUTHTOKEN__REGION_NAME": _region_name,
+        # Where the others' key manager is, too.
+        "BARBICAN__BARBICAN_REGION_NAME": "RegionOne",
     }
     environ = configuration(database, client_folder, **options, **stores)
     daemon = Daemon(environ, client_folder / "log")

@@ -12,12 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
+from dev.barbican import Barbican
 from dev.keystone import Keystone
 from diptych_common import migrations
 
 from tests import databases
 from tests.clients.clouds import Cloud, CommandFailed, PasswordCloud, rows
 from tests.clients.conftest import MIB, Site, by_keystone, make_region
+from tests.images import signing
 from tests.images.daemon import Daemon
 from tests.images.service import OCTETS, configuration
 
@@ -225,6 +227,35 @@ def test_an_image_of_another_region_has_a_format_that_this_one_knows(
     shown = polled(image, lambda shown: shown["status"] == "queued")
     assert shown["os_glance_import_message"].startswith("Images may not be odd in bare here.")
     assert shown["disk_format"] == "qcow2"
+
+
+@pytest.mark.parametrize("is_right", [True, False], ids=["signed", "other data"])
+def test_a_signed_image_of_another_region_is_verified(
+    http: httpx.Client,
+    sources: Sources,
+    polled: Polled,
+    barbican: Barbican,
+    keystone: Keystone,
+    is_right: bool,
+) -> None:
+    data = sources.file.read_bytes() if is_right else b"other data"
+    pem = signing.certificate(signing.key())
+    certificate = signing.kept(barbican, keystone.token("demo", "demo"), pem)
+    signed = signing.properties(data, certificate)
+    image = http.post("/v2/images", json={**QCOW2, **signed}).raise_for_status().json()["id"]
+    method = {
+        "name": "glance-download",
+        "glance_region": sources.elsewhere.region,
+        "glance_image_id": sources.elsewhere.image,
+    }
+    http.post(f"/v2/images/{image}/import", json={"method": method}).raise_for_status()
+    shown = polled(image, lambda shown: shown["status"] != "importing")
+    if is_right:
+        assert (shown["status"], shown["size"]) == ("active", len(data))
+    else:
+        assert (shown["status"], shown["size"]) == ("queued", None)
+        message = shown["os_glance_import_message"]
+        assert message.startswith("Signature verification failed: the data is not what was signed.")
 
 
 def test_data_is_imported_into_the_default_store(

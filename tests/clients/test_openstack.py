@@ -4,12 +4,21 @@ import hashlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from dev.barbican import Barbican
 from dev.keystone import Keystone
 
 from tests.clients.clouds import Cloud, CommandFailed
 from tests.clients.conftest import METHODS, MIB, STORES, tag_of
+from tests.images import signing
 
 QCOW2 = ("--disk-format", "qcow2", "--container-format", "bare")
 
@@ -137,6 +146,33 @@ def test_stores_and_import_methods_are_told(demo: Cloud) -> None:
         "fast": True,
     }
     assert demo.shown("image", "import", "info") == {"import-methods": list(METHODS)}
+
+
+def test_an_image_is_signed_and_verified(
+    demo: Cloud, barbican: Barbican, keystone: Keystone, qcow2: Path, name: str, tmp_path: Path
+) -> None:
+    token = keystone.token("demo", "demo")
+    (tmp_path / "key.pem").write_bytes(
+        signing.key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+
+    def create(certificate: bytes) -> dict[str, Any]:
+        certificate_id = signing.kept(barbican, token, certificate)
+        return demo.shown(
+            *("image", "create", "--file", str(qcow2), *QCOW2),
+            *("--sign-key-path", str(tmp_path / "key.pem"), "--sign-cert-id", certificate_id),
+            name,
+            # The password of the key.
+            typed="",
+        )
+
+    created = create(signing.certificate(signing.key()))
+    assert created["status"] == "active"
+    assert created["properties"]["img_signature_key_type"] == "RSA-PSS"
+    another = rsa.generate_private_key(65537, 2048)
+    # openstacksdk shows of an upload's error only what is in the status line.
+    with pytest.raises(CommandFailed, match="BadRequestException: 400"):
+        create(signing.certificate(another))
 
 
 def test_a_large_image_comes_back_as_it_was(

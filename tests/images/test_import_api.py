@@ -320,6 +320,8 @@ async def test_an_import_is_begun(api, make_image, images_database: str) -> None
         "project_id": "alpha",
         "request_id": begun.headers["x-openstack-request-id"],
         "remove_image": False,
+        "os_hash_algo": None,
+        "signature": None,
     }
     told = await query(
         images_database,

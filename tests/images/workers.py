@@ -9,6 +9,7 @@ from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
 from diptych_common.policy import Policy
 from diptych_images import policies, property_protection
+from diptych_images.barbican import Barbican
 from diptych_images.imports.equipment import Equipment
 from diptych_images.property_protection import PropertyProtection
 from diptych_images.quotas import Quotas
@@ -36,7 +37,10 @@ def equipped(
     try:
         metrics = metrics or Metrics()
         quotas = Quotas(settings, None)
-        yield Equipment(settings, db, stores, outbound, blocks, metrics, protection, quotas)
+        barbican = Barbican(settings)
+        yield Equipment(
+            settings, db, stores, outbound, blocks, metrics, protection, quotas, barbican
+        )
     finally:
         blocks.close()
 

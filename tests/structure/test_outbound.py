@@ -37,6 +37,7 @@ ALLOWED = {
     "libs/common/diptych_common/outbound.py": "vets where each connection goes",
     "libs/common/diptych_common/keystone.py": "the operator names Keystone",
     "libs/common/diptych_common/server.py": "it listens",
+    "services/images/diptych_images/barbican.py": "the operator, or Keystone, names Barbican",
     "libs/store/diptych_store/drivers/s3": "the operator names the server",
     "libs/store/diptych_store/drivers/swift": "the operator names the server",
 }

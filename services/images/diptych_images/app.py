@@ -56,6 +56,7 @@ from diptych_images.api.metadefs import namespaces, objects, properties, resourc
 from diptych_images.api.metadefs import tags as metadef_tags
 from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
+from diptych_images.barbican import Barbican
 from diptych_images.cache import upkeep as caches
 from diptych_images.db.tables import outbox
 from diptych_images.imports import plugins
@@ -115,6 +116,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     outbound = Outbound(settings.outbound)
     # Before the lifespan, for the settings may lack what it takes.
     unified = unified_limits(settings)
+    unopened = Barbican(settings)
 
     async def database_answers(_: Scope) -> None:
         await db.ping()
@@ -145,6 +147,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             )
             await stack.enter_async_context(marks.compared(db, stores))
             quotas = await stack.enter_async_context(_quotas(settings, unified))
+            barbican = await stack.enter_async_context(unopened)
             # Blocks of full size for two uploads at a time, smaller ones for more: with what a
             # transfer costs besides (inspection holds up to 1 MiB, the allocator its share), twenty
             # slow uploads stay well below 64 MiB.
@@ -155,7 +158,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             if settings.jobs.with_worker:
                 await plugins.tidy(settings)
                 equipment = Equipment(
-                    settings, db, stores, outbound, blocks, metrics, protection, quotas
+                    settings, db, stores, outbound, blocks, metrics, protection, quotas, barbican
                 )
                 await stack.enter_async_context(_running(make_worker(equipment)))
                 await stack.enter_async_context(_delivering(equipment, delivery))
@@ -176,6 +179,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
                     ),
                     quotas=quotas,
                     caching=caching,
+                    barbican=barbican,
                 )
             }
 
@@ -282,10 +286,11 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
                 marks.compared(db, stores),
                 _watching(policy, protection),
                 _quotas(settings, unified_limits(settings)) as quotas,
+                Barbican(settings) as barbican,
             ):
                 await plugins.tidy(settings)
                 equipment = Equipment(
-                    settings, db, stores, outbound, blocks, metrics, protection, quotas
+                    settings, db, stores, outbound, blocks, metrics, protection, quotas, barbican
                 )
                 async with _delivering(equipment, delivery):
                     await make_worker(equipment).run(stop)

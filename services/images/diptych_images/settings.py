@@ -370,6 +370,46 @@ class Task(BaseModel):
     task_time_to_live: int = option(48, "Hours for which a task is shown after its end.", ge=0)
 
 
+_HTTP_URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?", re.IGNORECASE)
+
+
+def _is_url(value: str | None) -> str | None:
+    if value is not None and not _HTTP_URL.fullmatch(value):
+        raise ValueError("not a URL")
+    return value
+
+
+class Barbican(BaseModel):
+    """[barbican]: the key manager, which has the certificates that signed images name."""
+
+    model_config = GROUP
+
+    barbican_endpoint: Annotated[str | None, AfterValidator(_is_url)] = option(
+        None,
+        "Barbican's address, with or without /v1. Unset: that of the service key-manager in the"
+        " catalog of the user's token.",
+        expected="an http:// or https:// URL",
+    )
+    barbican_api_version: Literal["v1"] | None = option(None, "Version of Barbican's API.")
+    barbican_endpoint_type: Literal["public", "internal", "admin"] = option(
+        "public", "Interface of Barbican in the catalog."
+    )
+    barbican_region_name: str | None = option(
+        None,
+        "Region of Barbican in the catalog. Unset: [keystone_authtoken] region_name, or else the"
+        " first that the catalog names.",
+    )
+    verify_ssl: bool = option(True, "Check Barbican's certificate.")
+    verify_ssl_path: str | None = option(
+        None,
+        "File with the authorities that it is checked against. Unset: [keystone_authtoken] cafile,"
+        " or else the system's.",
+    )
+    timeout: float = option(
+        10.0, "Seconds to wait for Barbican's whole answer; an upload begins after it.", gt=0
+    )
+
+
 class ImagesSettings(common.ServiceSettings, frozen=True):
     """All that the images service can be told."""
 
@@ -384,6 +424,7 @@ class ImagesSettings(common.ServiceSettings, frozen=True):
     image_decompression: ImageDecompression = ImageDecompression()
     inject_metadata_properties: InjectMetadataProperties = InjectMetadataProperties()
     task: Task = Task()
+    barbican: Barbican = Barbican()
     oslo_limit: common.OsloLimit = common.OsloLimit()
     oslo_messaging_notifications: common.MessagingNotifications = common.MessagingNotifications()
     oslo_messaging_rabbit: common.MessagingRabbit = common.MessagingRabbit()
@@ -425,6 +466,8 @@ _NOT_YET = "not supported yet"
 _ONE_DATABASE = "there is one database, PostgreSQL"
 _RETRIES = "a lost connection is replaced once; beyond that a request is answered 503"
 _LIBRARY = "the library that it tuned is not used"
+_JUST_IN_TIME = "a certificate is read while the user's token is valid"
+_BARBICAN = "certificates are read from Barbican, see [barbican]"
 
 # What Glance's files may hold that has no effect here, so that a file can be given as it is.
 UNUSED: Final[common.Unused] = {
@@ -542,11 +585,23 @@ UNUSED: Final[common.Unused] = {
         "backends": "the checks are fixed; see /readyz",
     },
     "paste_deploy": {"config_file": "the middleware is fixed"},
-    "barbican": {"*": _NOT_YET},
-    "barbican_service_user": {"*": _NOT_YET},
+    "barbican": {
+        "auth_endpoint": "Keystone is where [keystone_authtoken] says",
+        "retry_delay": "no keys are made",
+        "number_of_retries": "no keys are made",
+        "send_service_user_token": _JUST_IN_TIME,
+        "cafile": "see verify_ssl_path",
+        "insecure": "see verify_ssl",
+        "*": _LIBRARY,
+    },
+    "barbican_service_user": {"*": _JUST_IN_TIME},
     "cinder": {"*": _NOT_YET},
     "image_import_opts": {"max_parallel_stores": "all stores are fed at once, from one read"},
-    "key_manager": {"*": _NOT_YET},
+    "key_manager": {
+        "backend": _BARBICAN,
+        "auth_url": "Keystone is where [keystone_authtoken] says",
+        "*": "certificates are read with the user's token",
+    },
     "oslo_concurrency": {"*": _LIBRARY},
     "oslo_limit": {"*": "limits are asked for with the options of this section that are known"},
     "oslo_messaging_amqp": {"*": _LIBRARY},
@@ -589,7 +644,7 @@ UNUSED: Final[common.Unused] = {
         "eventlet_executor_pool_size": "jobs are run from the database",
     },
     "taskflow_executor": {"*": "jobs are run from the database"},
-    "vault": {"*": _NOT_YET},
+    "vault": {"*": _BARBICAN},
     "wsgi": {"*": "see workers and [jobs]"},
 }
 

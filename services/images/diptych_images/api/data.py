@@ -1,6 +1,5 @@
 """PUT and GET /v2/images/{id}/file: the bytes of an image."""
 
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from uuid import uuid4
@@ -12,6 +11,7 @@ from diptych_common.errors import (
 )
 from diptych_common.ranges import has_current, requested_part
 from diptych_common.responses import BlobResponse
+from diptych_store.digests import Digests
 from diptych_store.protocol import Attempt, ByteRange, Store
 from fastapi import APIRouter, Request, Response
 
@@ -97,8 +97,16 @@ async def upload(image_id: str, request: Request, res: Res, who: Who) -> Respons
         Held(res.db, store, attempt, lease_s=lease_s) as held,
         failure_told(res.db, row["id"]),
     ):
+        # Before any byte, and with the properties that the image has by now, as in Glance.
+        signature = await held.while_held(
+            res.barbican.signature(saving["properties"], token=user_token(request))
+        )
         algorithm = hash_algorithm(saving, res)
-        stored, findings = await received(request, res, held, room, size=size, algorithm=algorithm)
+        signed_digest = () if signature is None else (signature.digest,)
+        digests = Digests(("md5", algorithm, *signed_digest))
+        stored, findings = await received(request, res, held, room, size=size, digests=digests)
+        if signature is not None:
+            signature.check(stored.digests)
         virtual_size = judge(
             findings,
             disk_format=disk_format,
@@ -165,6 +173,7 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
     source = source_of(res.stores, row, acting, preferred)
     image = image_of(row)
     async with AsyncExitStack() as stack:
+        count = None
         if (
             res.caching is not None
             and image is not None
@@ -172,22 +181,25 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
             and request.method == "GET"
         ):
             opening = res.caching.cache.open(image, asked, source)
-            reading, on_sent = await stack.enter_async_context(opening), None
+            reading = await stack.enter_async_context(opening)
         else:
             opened = await stack.enter_async_context(source(asked))
-            reading = None if opened is None else opened[1]
-            on_sent = None if opened is None else _counted(res, opened[0])
+            if opened is None:
+                return Response(status_code=204)
+            store, reading = opened
+            # What the cache fetches, it counts itself.
+            count = res.metrics.store_bytes.labels(store.name, "out").inc
         if reading is None:
             return Response(status_code=204)
         stack.enter_context(res.metrics.transferring("out"))
-        count = res.metrics.store_bytes.labels(store.name, "out").inc
         sending = Sending(res.db, row, who, expected=reading.length)
         if request.method == "GET":
             stack.push_async_callback(sending.ended)
 
         def on_sent(size: int) -> None:
-            count(size)
             sending.sent += size
+            if count is not None:
+                count(size)
 
         # From here on the response closes what was opened.
         return BlobResponse(
@@ -198,11 +210,6 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
             headers=headers,
             on_sent=on_sent,
         )
-
-
-def _counted(res: Resources, store: Store) -> Callable[[int], None]:
-    """What counts bytes that come from the store; those that the cache fetched, it has counted."""
-    return res.metrics.store_bytes.labels(store.name, "out").inc
 
 
 def _preferred(request: Request, res: Resources) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """Beginning an import: what `POST /v2/images/{id}/import` and `POST /v2/tasks` have in common."""
 
+from collections.abc import Mapping
+from typing import Final
 from uuid import uuid4
 
 from diptych_common import jobs
@@ -18,7 +20,14 @@ from diptych_images.db.tasks import TaskRow, TaskType
 from diptych_images.imports.run import JOB
 from diptych_images.notifications import emit, emit_task
 from diptych_images.settings import ACT_FOR_USERS
+from diptych_images.signatures import Signature
 from diptych_images.wire.imports import ImportJob, ImportRequest
+
+FOUND_BY_THE_JOB: Final = frozenset({"copy-image", "glance-download"})
+"""Methods whose requests need not know the image's signature.
+
+A copy has to be what the image is already; an image of another region may bring a signature along.
+"""
 
 # The pauses between them, in which the cause may pass, are two minutes in all; a user who waits for
 # the reason of a failure should not wait much longer.
@@ -38,6 +47,19 @@ def sealed_token(
     return res.sealed.seal({"token": token, "expires_at": expires_at})
 
 
+async def signature_for(
+    request: Request, asked: ImportRequest, properties: Mapping[str, str | None], res: Resources
+) -> Signature | None:
+    """The signature that the imported bytes must bear out; None if the image is not signed.
+
+    Asked for by the request, so that the job needs no token for it. Raises as
+    `Barbican.signature`.
+    """
+    if asked.method in FOUND_BY_THE_JOB:
+        return None
+    return await res.barbican.signature(properties, token=user_token(request))
+
+
 async def begin(
     connection: Connection,
     res: Resources,
@@ -50,6 +72,7 @@ async def begin(
     task_type: TaskType,
     task_input: dict[str, object],
     secret: bytes | None,
+    signature: Signature | None,
     remove_image: bool = False,
 ) -> tuple[ImageRow, TaskRow]:
     """Have a new task hold the image, and a job that does its work, in this transaction.
@@ -92,6 +115,7 @@ async def begin(
         request_id=request_id.get(),
         remove_image=remove_image,
         os_hash_algo=row["os_hash_algo"],
+        signature=None if signature is None else signature.document(),
     )
     await jobs.enqueue(
         connection,

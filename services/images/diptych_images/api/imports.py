@@ -12,8 +12,14 @@ from diptych_common.errors import BadRequest, Conflict, TooLarge
 from diptych_common.identity import Identity
 from fastapi import APIRouter, Request, Response
 
+from diptych_images import signatures
 from diptych_images.api.errors import ANY_ERROR
-from diptych_images.api.importing import begin, sealed_token
+from diptych_images.api.importing import (
+    FOUND_BY_THE_JOB,
+    begin,
+    sealed_token,
+    signature_for,
+)
 from diptych_images.api.incoming import named_store
 from diptych_images.api.resources import (
     Res,
@@ -30,6 +36,7 @@ from diptych_images.db import images
 from diptych_images.db.images import ImageRow, Status
 from diptych_images.db.imports import IMPORTING, names_of
 from diptych_images.imports.web import check_uri
+from diptych_images.signatures import Signature
 from diptych_images.wire import imports as wire
 from diptych_images.wire import parameters
 from diptych_images.wire.image import check_quotas
@@ -78,6 +85,7 @@ async def import_(image_id: str, request: Request, res: Res, who: Who) -> Respon
     secret = sealed_token(request, asked, res, who)
     if asked.method == "copy-image":
         _check_locations(row, stores, res)
+    signature = await signature_for(request, asked, row["properties"], res)
 
     quota = await res.quotas.of(row["owner"])
     async with res.db.write() as connection:
@@ -108,6 +116,7 @@ async def import_(image_id: str, request: Request, res: Res, who: Who) -> Respon
                     "backend": list(stores) if res.stores.is_multiple else [None],
                 },
                 secret=secret,
+                signature=signature,
             )
         except Conflict:
             now = await visible_image(connection, image_id, res, who)
@@ -115,6 +124,8 @@ async def import_(image_id: str, request: Request, res: Res, who: Who) -> Respon
             raise _cannot_begin(now, asked, header, res) from None
         # A PATCH may have taken them away since.
         _check_formats(begun)
+        if asked.method not in FOUND_BY_THE_JOB:
+            _check_claim(begun, signature)
     return Response(status_code=202)
 
 
@@ -131,6 +142,11 @@ def _check_formats(row: Mapping[str, object]) -> None:
     for name in ("container_format", "disk_format"):
         if row[name] is None:
             raise Conflict(f"{name} must be set before an import.")
+
+
+def _check_claim(row: ImageRow, signature: Signature | None) -> None:
+    if signatures.claimed(row["properties"]) != (signature and signature.claim):
+        raise Conflict(f"The signature of image {row['id']} was changed by another request.")
 
 
 def _check_locations(row: ImageRow, stores: Collection[str], res: Resources) -> None:

@@ -92,12 +92,18 @@ def hash_algorithm(row: ImageRow, res: Resources) -> str:
 
 
 async def received(
-    request: Request, res: Resources, held: Held, room: Room, *, size: int | None, algorithm: str
+    request: Request,
+    res: Resources,
+    held: Held,
+    room: Room,
+    *,
+    size: int | None,
+    digests: Digests,
 ) -> tuple[Ingested, Findings]:
     """Write the body into the attempt's place, where it waits to be published.
 
-    `size` is what was announced; the digests are MD5 and that of `algorithm`. Raises as `ingest`,
-    Gone if the attempt is lost, and TooLarge where there is no room for more.
+    `size` is what was announced. Raises as `ingest`, Gone if the attempt is lost, and TooLarge
+    where there is no room for more.
     """
     store = held.target.store
     inspection = Inspection()
@@ -110,7 +116,7 @@ async def received(
                     held.target.attempt,
                     size=size,
                     limit=res.settings.default.image_size_cap,
-                    digests=Digests(("md5", algorithm)),
+                    digests=digests,
                     observers=[inspection],
                     pool=res.blocks,
                 )

@@ -20,6 +20,7 @@ from diptych_store.registry import Stores
 from fastapi import Depends, Request
 
 from diptych_images import policies
+from diptych_images.barbican import Barbican
 from diptych_images.cache.upkeep import Upkeep
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
@@ -59,6 +60,7 @@ class Resources:
     creations: RateLimit
     quotas: Quotas
     caching: Upkeep | None
+    barbican: Barbican
 
 
 # Dependencies are coroutines, for FastAPI sends plain functions through a thread.

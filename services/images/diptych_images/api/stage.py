@@ -3,6 +3,7 @@
 from uuid import uuid4
 
 from diptych_common.errors import Conflict, Gone, NotFound
+from diptych_store.digests import Digests
 from diptych_store.protocol import Attempt
 from fastapi import APIRouter, Request, Response
 
@@ -76,8 +77,8 @@ async def stage(image_id: str, request: Request, res: Res, who: Who) -> Response
 
     room = Room(res.db, quota, "staged", [token], taken=size or 0)
     async with Held(res.db, store, attempt, lease_s=lease_s) as held:
-        algorithm = hash_algorithm(uploading, res)
-        stored, findings = await received(request, res, held, room, size=size, algorithm=algorithm)
+        digests = Digests(("md5", hash_algorithm(uploading, res)))
+        stored, findings = await received(request, res, held, room, size=size, digests=digests)
         location = await held.publish()
         async with res.db.write() as connection:
             staged = await imports.finish_stage(

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from diptych_images.api import creation
 from diptych_images.api.errors import ANY_ERROR
-from diptych_images.api.importing import begin, sealed_token
+from diptych_images.api.importing import begin, sealed_token, signature_for
 from diptych_images.api.resources import (
     NO_BODY,
     Res,
@@ -79,6 +79,7 @@ async def create(request: Request, res: Res, who: Who) -> Response:
         check_uri(new.source.uri, res.settings)
     image = creation.checked(new.image, res, who)
     secret = sealed_token(request, new.source, res, who)
+    signature = await signature_for(request, new.source, image.properties, res)
     quota = await res.quotas.of(image.owner)
     async with res.db.write() as connection:
         await quota.require(connection, images=1, uploading=1, size=0)
@@ -94,6 +95,7 @@ async def create(request: Request, res: Res, who: Who) -> Response:
             task_type="import",
             task_input=new.input,
             secret=secret,
+            signature=signature,
             remove_image=True,
         )
     headers = {"Location": str(request.url_for("show_task", task_id=task["id"]))}

@@ -10,6 +10,7 @@ from diptych_common.worker import JobContext
 from diptych_store.ingest import BlockPool
 from diptych_store.registry import Stores
 
+from diptych_images.barbican import Barbican
 from diptych_images.db.images import ImageRow
 from diptych_images.property_protection import PropertyProtection
 from diptych_images.quotas import Quotas
@@ -29,6 +30,7 @@ class Equipment:
     metrics: Metrics
     protection: PropertyProtection
     quotas: Quotas
+    barbican: Barbican
 
 
 @dataclass(slots=True)

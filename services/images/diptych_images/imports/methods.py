@@ -12,7 +12,12 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from diptych_common.errors import UnsupportedMediaType
+from diptych_common.errors import (
+    BadRequest,
+    ServiceUnavailable,
+    Unauthorized,
+    UnsupportedMediaType,
+)
 from diptych_common.identity import Identity
 from diptych_common.jobs import GiveUp
 from diptych_store.digests import Digests
@@ -23,6 +28,7 @@ from diptych_store.protocol import Attempt, Copies, Store
 from diptych_store.registry import open_store
 from diptych_store.settings import StoreConfig
 
+from diptych_images import signatures
 from diptych_images.db.images import ImageRow
 from diptych_images.db.imports import Bytes, Staged
 from diptych_images.formats import Findings, Inspection, judge, likeliest
@@ -42,6 +48,7 @@ from diptych_images.imports.targets import (
     too_large,
 )
 from diptych_images.imports.web import web_download
+from diptych_images.signatures import Signature
 from diptych_images.wire.imports import swift_object
 
 log = logging.getLogger(__name__)
@@ -71,15 +78,25 @@ async def from_staging(run: Import, staged: Staged | None, names: Collection[str
                     container_format=container_format,
                     findings=findings,
                 )
-                return await _transformed(run, draft, folder, scratch, names)
+                return await _transformed(
+                    run, draft, folder, scratch, names, signature=_signature(run)
+                )
         known = _accepted(run, findings.size, digests, findings, disk_format, container_format)
+        signature = _signature(run)
+
+        def accept(size: int, found: Mapping[str, str]) -> Accepted:
+            _same(known, digests, "The staged data is damaged.", size, found)
+            _verify(signature, found)
+            return known
+
         return await from_object(
             run,
             names,
             origin,
-            known=known,
-            accept=partial(_same, known, digests, "The staged data is damaged."),
-            digests=Digests(tuple(digests)),
+            # What is signed is read, so that the bytes that stores get are those that are verified.
+            known=known if signature is None else None,
+            accept=accept,
+            digests=Digests((*digests, *_signed_digest(signature))),
         )
     except OriginGone as error:
         raise GiveUp(str(error)) from error
@@ -101,6 +118,10 @@ async def from_other_stores(run: Import, names: Collection[str]) -> Failures:
     )
     digests = {"md5": row["checksum"], row["os_hash_algo"] or "": row["os_hash_value"]}
     expected = {name: value for name, value in digests.items() if name and value}
+    # What is signed is read and compared with what was verified, whatever the stores could copy by
+    # themselves. Glance verifies the signature again: nobody who may not read its certificate can
+    # copy an image then, and nobody at all once the certificate is gone.
+    is_read = signatures.is_signed(row["properties"])
     in_order = stores.in_read_order(row["locations"])
     in_order.sort(key=lambda location: location["store"] != stores.default.name)
     troubles: list[SourceFailed] = []
@@ -113,7 +134,7 @@ async def from_other_stores(run: Import, names: Collection[str]) -> Failures:
                 run,
                 missing,
                 Origin(store, location["url"], place),
-                known=known,
+                known=None if is_read else known,
                 accept=partial(_same, known, expected, f"{place} has damaged data."),
                 digests=Digests(tuple(expected)),
             )
@@ -143,6 +164,7 @@ async def from_web(run: Import, names: Collection[str]) -> Failures:
             disk_format=disk_format,
             container_format=container_format,
             expected=expected,
+            signature=_signature(run),
         )
 
 
@@ -166,6 +188,13 @@ async def from_region(run: Import, names: Collection[str]) -> Failures:
     if disk_format not in rules.disk_formats or container_format not in rules.container_formats:
         raise GiveUp(f"Images may not be {disk_format[:20]} in {container_format[:20]} here.")
     known = hashlib.algorithms_available
+    properties = equipment.protection.settable(
+        Identity(project_id=run.order.project_id, roles=frozenset(run.order.roles)),
+        image.properties,
+        beside=run.image["properties"],
+    )
+    # The image's own, or one that comes with the other.
+    signature = await _read_signature(run, {**run.image["properties"], **properties}, token)
     async with glance_download(
         equipment.outbound, image, token=token, settings=equipment.settings
     ) as source:
@@ -176,11 +205,8 @@ async def from_region(run: Import, names: Collection[str]) -> Failures:
             disk_format=disk_format,
             container_format=container_format,
             expected={name: value for name, value in image.digests.items() if name in known},
-            properties=equipment.protection.settable(
-                Identity(project_id=run.order.project_id, roles=frozenset(run.order.roles)),
-                image.properties,
-                beside=run.image["properties"],
-            ),
+            properties=properties,
+            signature=signature,
         )
 
 
@@ -203,6 +229,7 @@ async def from_swift(run: Import, names: Collection[str]) -> Failures:
             opened_source,
             disk_format=disk_format,
             container_format=container_format,
+            signature=_signature(run),
         )
 
 
@@ -215,6 +242,7 @@ async def _from_source(
     container_format: str,
     expected: Mapping[str, str] | None = None,
     properties: Mapping[str, str] | None = None,
+    signature: Signature | None = None,
 ) -> Failures:
     """Straight into the stores, unless a plug-in wants the bytes first.
 
@@ -234,10 +262,13 @@ async def _from_source(
                 container_format=container_format,
                 findings=findings,
             )
-            return await _transformed(run, draft, folder, scratch, names, properties)
+            return await _transformed(
+                run, draft, folder, scratch, names, signature=signature, properties=properties
+            )
 
     def accept(size: int, digests: Mapping[str, str]) -> Accepted:
         _require(expected, digests)
+        _verify(signature, digests)
         findings = inspection.findings()
         becomes = disk_format or likeliest(findings, settings.image_format)
         return _accepted(run, size, digests, findings, becomes, container_format, properties)
@@ -247,7 +278,7 @@ async def _from_source(
         names,
         source,
         accept=accept,
-        digests=Digests(("md5", _algorithm(run), *expected)),
+        digests=Digests(("md5", _algorithm(run), *expected, *_signed_digest(signature))),
         observers=[inspection],
         limit=settings.default.image_size_cap,
     )
@@ -330,13 +361,19 @@ async def _transformed(
     folder: Path,
     scratch: Store,
     names: Collection[str],
+    *,
+    signature: Signature | None,
     properties: Mapping[str, str] | None = None,
 ) -> Failures:
-    """Take the image through the plug-ins and put what they make of it into the stores."""
+    """Take the image through the plug-ins and put what they make of it into the stores.
+
+    What they make is what must be signed, as in Glance: it is what is downloaded.
+    """
     settings = run.equipment.settings
     draft = await plugins.transform(draft, folder, settings, limit=settings.default.image_size_cap)
 
     def accept(size: int, digests: Mapping[str, str]) -> Accepted:
+        _verify(signature, digests)
         return _accepted(
             run,
             size,
@@ -353,7 +390,7 @@ async def _transformed(
         Origin(scratch, f"file://{draft.path}", "The scratch folder", temporary=True),
         known=None,
         accept=accept,
-        digests=Digests(("md5", _algorithm(run))),
+        digests=Digests(("md5", _algorithm(run), *_signed_digest(signature))),
     )
 
 
@@ -419,6 +456,36 @@ def _accepted(
             "properties": {**(properties or {}), **plugins.injected(settings, run.order.roles)},
         },
     )
+
+
+def _signature(run: Import) -> Signature | None:
+    """That which the request read the certificate of."""
+    return None if run.order.signature is None else Signature.read(run.order.signature)
+
+
+async def _read_signature(
+    run: Import, properties: Mapping[str, str | None], token: str
+) -> Signature | None:
+    """That which an image with these properties must bear; raises GiveUp and SourceFailed."""
+    try:
+        return await run.equipment.barbican.signature(properties, token=token)
+    except ServiceUnavailable as error:
+        raise SourceFailed(error.message) from error
+    except (BadRequest, Unauthorized) as error:
+        raise GiveUp(error.message) from error
+
+
+def _signed_digest(signature: Signature | None) -> tuple[str, ...]:
+    return () if signature is None else (signature.digest,)
+
+
+def _verify(signature: Signature | None, digests: Mapping[str, str]) -> None:
+    if signature is None:
+        return
+    try:
+        signature.check(digests)
+    except BadRequest as error:
+        raise GiveUp(error.message) from error
 
 
 def _require(expected: Mapping[str, str], digests: Mapping[str, str]) -> None:

@@ -92,7 +92,8 @@ class ImportJob:
 
     `stores` are the names of those to import into, at least one. `roles` and `project_id` are the
     caller's, `request_id` is the id of the request. With `remove_image` the image was made for
-    this import, and goes if it fails. `os_hash_algo` is what the image had before.
+    this import, and goes if it fails. `os_hash_algo` is what the image had before. `signature` is
+    the document of the one that the bytes must bear out, None if the image was not signed.
     """
 
     task_id: str
@@ -104,6 +105,7 @@ class ImportJob:
     request_id: str | None
     remove_image: bool = False
     os_hash_algo: str | None = None
+    signature: Mapping[str, str] | None = None
 
     def payload(self) -> dict[str, object]:
         """The payload of the job in the database."""
@@ -117,6 +119,7 @@ class ImportJob:
             "request_id": self.request_id,
             "remove_image": self.remove_image,
             "os_hash_algo": self.os_hash_algo,
+            "signature": self.signature,
         }
 
     @classmethod
@@ -133,6 +136,7 @@ class ImportJob:
             remove_image=payload["remove_image"],
             # Jobs of an older release have none.
             os_hash_algo=payload.get("os_hash_algo"),
+            signature=payload.get("signature"),
         )
 
 
