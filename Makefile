@@ -40,8 +40,8 @@ test-long: setup ## run the exhaustive tests too slow for every change
 crash: setup ## kill processes at every step, many times
 	$(PYTEST) -m crash --timeout 1800 $(T)
 
-compat: setup ## send a thousand requests to the real Glance and to ours, and compare
-	$(PYTEST) -m compat --timeout 300 tests/compat
+compat: setup ## send two thousand requests to the real Glance and to ours (ONLY=metadefs)
+	$(PYTEST) -m compat --timeout 300 tests/compat $(if $(ONLY),-k '$(ONLY)')
 
 conformance: setup ## hold each store driver to the contract: a table of drivers and cases
 	$(PYTEST) -q --conformance-table $(wildcard tests/store/test_*_conformance.py)

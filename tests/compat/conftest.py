@@ -91,9 +91,11 @@ async def open_sides(
             options=SETTINGS,
             sections={
                 "cors": {"allowed_origin": ORIGIN},
-                "import_filtering_opts": {"allowed_ports": f"[80,443,{site.port}]"},
+                "import_filtering_opts": {
+                    "allowed_hosts": "[127.0.0.1]",
+                    "allowed_ports": f"[80,443,{site.port}]",
+                },
             },
-            # Glance asks any host.
             ours={"OUTBOUND__ALLOWED_HOSTS": f"127.0.0.1:{site.port}"},
         )
         clients = [await stack.enter_async_context(_client(url)) for url in urls]
@@ -147,7 +149,7 @@ async def _started(
         configuration(database, folder / "diptych", **environ), folder / "diptych" / "log"
     )
     stack.callback(_stop, daemon)
-    daemon.start()
+    daemon.start(within_s=300)
     return served.url, daemon.url
 
 

@@ -41,6 +41,7 @@ EVERYWHERE: Final = (
         "every answer has an id that can be found in the log; Glance's versions and 401s have none",
     ),
     Difference("header etag", ABSENT, ANY, "caches and conditional requests need it"),
+    Difference("header vary", ABSENT, "Origin", "what depends on the origin is not to be cached"),
     Difference("header accept-ranges", ABSENT, "bytes", "RFC 9110 wants ranges to be announced"),
     Difference("header content-range", ABSENT, "bytes */800", "RFC 9110: a 416 tells the size"),
     Difference(

@@ -10,7 +10,7 @@ import httpx
 from dev import environments, guard, ports
 from dev.keystone import PASSWORD, Keystone
 
-_START_WITHIN_S = 120
+_START_WITHIN_S = 300
 
 _CONFIGURATION = """\
 [DEFAULT]

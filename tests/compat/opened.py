@@ -9,15 +9,16 @@ from itertools import chain
 from typing import Any, Final
 
 from tests.compat.form import EVERYBODY, Exchange, Until, by_all, one
-from tests.compat.states import DATA, DIGEST, V2_0, V2_1
+from tests.compat.states import DATA, DIGEST, MOST, V2_0, V2_1
 
 SETTINGS: Final = {
     "show_image_direct_url": "true",
     "show_multiple_locations": "true",
     "enabled_backends": "fast:file, cheap:file, web:http",
     "http_retries": "0",
-    "user_storage_quota": "2000",
-    "image_size_cap": "1800",
+    # Glance goes on counting what is on the web when its image is deleted.
+    "user_storage_quota": "400000",
+    "image_size_cap": "350000",
     "image_member_quota": "1",
     "image_tag_quota": "3",
     "image_property_quota": "3",
@@ -264,37 +265,34 @@ PATCHES: Final = (
     ),
 )
 
-_LARGE: Final = b"x" * 1801
+_LARGE: Final = b"x" * 350_001
 
 QUOTAS: Final = (
     *(
         Exchange(
             name=f"{what} beyond {quota}",
-            request=f"PUT /v2/images/$third/{path}"
-            if given == "nearly full"
-            else f"PUT /v2/images/$id/{path}",
+            request=f"PUT /v2/images/$id/{path}",
             given=given,
+            by=by,
             body=body,
-            headers={"Content-Type": "application/octet-stream", **headers},
+            headers=headers,
         )
         for what, path in (("upload", "file"), ("stage", "stage"))
-        for quota, given, body, headers in (
-            ("the storage quota", "nearly full", DATA, {}),
+        for quota, given, by, body, headers in (
+            ("the storage quota", "nearly full", "stranger", MOST, {}),
             (
-                "the storage quota, announced",
-                "nearly full",
-                DATA,
-                {"X-OpenStack-Image-Size": "800"},
+                *("the storage quota, announced", "nearly full", "stranger", MOST),
+                {"X-OpenStack-Image-Size": str(len(MOST))},
             ),
-            ("the size cap", "queued", _LARGE, {}),
+            ("the size cap", "queued", "owner", _LARGE, {}),
         )
     ),
-    Exchange(
-        name="upload up to the storage quota",
-        request="PUT /v2/images/$third/file",
-        given="nearly full",
-        body=DATA[:400],
-        after="GET /v2/images/$third",
+    *one(
+        "upload up to the storage quota",
+        "PUT /v2/images/$id/file",
+        "nearly full",
+        by="stranger",
+        body=MOST[:100_000],
     ),
     *(
         Exchange(

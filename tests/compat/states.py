@@ -9,6 +9,8 @@ from tests.compat.form import Step, Until
 from tests.compat.metadefs import NAMESPACES
 
 DATA: Final = b"diptych " * 100
+# Three quarters of the storage quota, where there is one.
+MOST: Final = b"x" * 300_000
 DIGEST: Final = sha512(DATA).hexdigest()
 V2_1: Final = "application/openstack-images-v2.1-json-patch"
 V2_0: Final = "application/openstack-images-v2.0-json-patch"
@@ -53,10 +55,6 @@ _LOCATED: Final = (
     Until("os_hash_value", DIGEST),
     Until("os_glance_import_task", None),
 )
-
-
-def _at_second(step: Step) -> tuple[Step]:
-    return (replace(step, request=step.request.replace("$id", "$second")),)
 
 
 STATES: Final[dict[str, Sequence[Step | Until]]] = {
@@ -115,7 +113,11 @@ STATES: Final[dict[str, Sequence[Step | Until]]] = {
         ),
     ),
     "located and shared": (*_LOCATED, SHARE),
-    "nearly full": (post(), FILE, post(id="$second"), *_at_second(FILE), post(id="$third")),
+    "nearly full": (
+        replace(post(), by="stranger"),
+        replace(post(id="$second"), by="stranger"),
+        Step(request="PUT /v2/images/$second/file", by="stranger", body=MOST),
+    ),
     "at its limits": (post(tags=["a", "b", "c"], p="x", q="x", r="x"), SHARE),
     **NAMESPACES,
 }

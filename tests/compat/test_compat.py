@@ -23,10 +23,12 @@ async def test_answers_are_the_same(exchange: Exchange, sides: tuple[Side, Side]
 async def test_open_services_answer_the_same(
     exchange: Exchange, open_sides: tuple[Side, Side]
 ) -> None:
-    await compare(exchange, open_sides)
-    # Else the quotas would soon be used up.
-    for side in open_sides:
-        await side.forget(ids_of(exchange))
+    try:
+        await compare(exchange, open_sides)
+    finally:
+        # Else the quotas would soon be used up.
+        for side in open_sides:
+            await side.forget(ids_of(exchange))
 
 
 async def compare(exchange: Exchange, sides: tuple[Side, Side]) -> None:
