@@ -13,6 +13,12 @@ ABSENT: Final = "(absent)"
 _UNCOMPARED_HEADERS: Final = frozenset(
     {"date", "server", "connection", "keep-alive", "transfer-encoding"}
 )
+# These Glance takes from its database as they come.
+_IN_NO_ORDER: Final = frozenset(
+    {"tags", "members", "objects", "required", "resource_type_associations"}
+)
+# Where files are is each service's own.
+_FILE = re.compile(r"file://[^\s\",]*")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _RAW_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -29,6 +35,7 @@ def answer(response: httpx.Response, *, ids: Iterable[str]) -> dict[str, Any]:
     known = frozenset(ids)
 
     def plain(value: str) -> str:
+        value = _FILE.sub("(file)", value)
         value = _TIME.sub("(time)", value)
         value = _RAW_TIME.sub("(raw time)", value)
         value = _UUID.sub(lambda found: found[0] if found[0] in known else "(id)", value)
@@ -43,7 +50,7 @@ def answer(response: httpx.Response, *, ids: Iterable[str]) -> dict[str, Any]:
         if name not in _UNCOMPARED_HEADERS:
             value = value.replace("charset=utf-8", "charset=UTF-8")
             parts[f"header {name}"] = plain(value)
-    if response.status_code == 204:
+    if not response.content:
         return parts
     for path, value in _body(response, media):
         parts[f"body{path}"] = plain(value) if isinstance(value, str) else value
@@ -82,11 +89,13 @@ def _body(response: httpx.Response, media: str) -> Iterable[tuple[str, Any]]:
 def _leaves(path: str, value: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         for name, item in value.items():
-            # The words are each service's own; Glance has tags in no order.
+            # The words are each service's own.
             if name == "description" and isinstance(item, str):
                 item = "(words)"
-            if name == "tags" and isinstance(item, list):
-                item = sorted(item)
+            if name in _IN_NO_ORDER and isinstance(item, list):
+                item = sorted(item, key=str)
+            if name == "stores" and isinstance(item, str):
+                item = ",".join(sorted(item.split(",")))
             yield from _leaves(f"{path}.{name}", item)
     elif isinstance(value, list) and value:
         for number, item in enumerate(value):

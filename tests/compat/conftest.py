@@ -1,6 +1,8 @@
 """Glance and our daemon side by side: the same Keystone, the same kind of stores."""
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,10 +12,13 @@ from diptych_common import migrations
 from tests import databases
 from tests.clients.conftest import by_keystone
 from tests.compat import glance
-from tests.compat.exchanges import PERSONAS
+from tests.compat.form import PERSONAS
+from tests.compat.opened import ORIGIN, SETTINGS
 from tests.compat.sides import Side
+from tests.compat.states import DATA
 from tests.images.daemon import Daemon
 from tests.images.service import configuration
+from tests.web import answer, serving_from_a_thread
 
 
 @pytest.fixture(scope="session")
@@ -53,46 +58,111 @@ def _project_ids(keystone: Keystone, _tokens: Mapping[str, str | None]) -> dict[
 
 
 @pytest.fixture(scope="session")
-async def _glance(
-    keystone: Keystone, postgres_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncGenerator[glance.Glance]:
-    database = await databases.create(postgres_url)
-    served = glance.started(tmp_path_factory.mktemp("glance"), database=database, keystone=keystone)
-    yield served
-    served.stop()
-    await databases.drop(database)
-
-
-@pytest.fixture(scope="session")
-async def _daemon(
-    keystone: Keystone, postgres_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncGenerator[Daemon]:
-    folder = tmp_path_factory.mktemp("diptych")
-    database = await databases.create(postgres_url)
-    await migrations.upgrade(database, "diptych_images.migrations")
-    options = {
-        "DEFAULT__WORKERS": "1",
-        "OS_GLANCE_STAGING_STORE__FILESYSTEM_STORE_DATADIR": str(folder / "staging"),
-        "JOBS__WITH_WORKER": "true",
-        **by_keystone(keystone),
-    }
-    daemon = Daemon(configuration(database, folder, **options), folder / "log")
-    daemon.start()
-    yield daemon
-    assert daemon.stop() == 0
-    await databases.drop(database)
-
-
-@pytest.fixture(scope="session")
 async def sides(
-    _glance: glance.Glance,
-    _daemon: Daemon,
+    keystone: Keystone,
+    postgres_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
     _tokens: Mapping[str, str | None],
     _project_ids: Mapping[str, str],
 ) -> AsyncGenerator[tuple[Side, Side]]:
     """Glance, and ours."""
-    async with (
-        httpx.AsyncClient(base_url=_glance.url, timeout=60) as theirs,
-        httpx.AsyncClient(base_url=_daemon.url, timeout=60) as ours,
-    ):
-        yield Side(theirs, _tokens, _project_ids), Side(ours, _tokens, _project_ids)
+    folder = tmp_path_factory.mktemp("compat")
+    async with AsyncExitStack() as stack:
+        urls = await _started(stack, postgres_url, keystone, folder)
+        clients = [await stack.enter_async_context(_client(url)) for url in urls]
+        theirs, ours = (Side(client, _tokens, _project_ids) for client in clients)
+        yield theirs, ours
+
+
+@pytest.fixture(scope="session")
+async def open_sides(
+    keystone: Keystone,
+    postgres_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    _tokens: Mapping[str, str | None],
+    _project_ids: Mapping[str, str],
+) -> AsyncGenerator[tuple[Side, Side]]:
+    """As `sides`, with the settings of `opened`, and a web server that has DATA everywhere."""
+    folder = tmp_path_factory.mktemp("compat-open")
+    async with AsyncExitStack() as stack:
+        site = stack.enter_context(serving_from_a_thread(answer(DATA)))
+        urls = await _started(
+            *(stack, postgres_url, keystone, folder),
+            options=SETTINGS,
+            sections={
+                "cors": {"allowed_origin": ORIGIN},
+                "import_filtering_opts": {
+                    "allowed_hosts": "[127.0.0.1]",
+                    "allowed_ports": f"[80,443,{site.port}]",
+                },
+            },
+            ours={"OUTBOUND__ALLOWED_HOSTS": f"127.0.0.1:{site.port}"},
+        )
+        clients = [await stack.enter_async_context(_client(url)) for url in urls]
+        names = {**_project_ids, "web": f"{site.url}/disk", "web2": f"{site.url}/other"}
+        theirs, ours = (Side(client, _tokens, names) for client in clients)
+        yield theirs, ours
+
+
+async def _started(
+    stack: AsyncExitStack,
+    postgres_url: str,
+    keystone: Keystone,
+    folder: Path,
+    *,
+    options: Mapping[str, str] | None = None,
+    sections: Mapping[str, Mapping[str, str]] | None = None,
+    ours: Mapping[str, str] | None = None,
+) -> tuple[str, str]:
+    """The addresses of both services, started with these settings; they end with the stack."""
+    options, sections = options or {}, sections or {}
+    (folder / "glance").mkdir()
+    (folder / "diptych").mkdir()
+    database = await stack.enter_async_context(_database(postgres_url))
+    served = glance.started(
+        folder / "glance",
+        database=database,
+        keystone=keystone,
+        options=options,
+        sections="\n".join(
+            f"[{section}]\n" + "\n".join(f"{name} = {value}" for name, value in values.items())
+            for section, values in sections.items()
+        ),
+    )
+    stack.callback(served.stop)
+
+    database = await stack.enter_async_context(_database(postgres_url))
+    await migrations.upgrade(database, "diptych_images.migrations")
+    environ = {
+        "DEFAULT__WORKERS": "1",
+        "OS_GLANCE_STAGING_STORE__FILESYSTEM_STORE_DATADIR": str(folder / "diptych" / "staging"),
+        "JOBS__WITH_WORKER": "true",
+        **by_keystone(keystone),
+        **{
+            f"{section}__{name}".upper(): value
+            for section, values in {"default": options, **sections}.items()
+            for name, value in values.items()
+        },
+        **(ours or {}),
+    }
+    daemon = Daemon(
+        configuration(database, folder / "diptych", **environ), folder / "diptych" / "log"
+    )
+    stack.callback(_stop, daemon)
+    daemon.start(within_s=300)
+    return served.url, daemon.url
+
+
+@asynccontextmanager
+async def _database(postgres_url: str) -> AsyncGenerator[str]:
+    url = await databases.create(postgres_url)
+    yield url
+    await databases.drop(url)
+
+
+def _stop(daemon: Daemon) -> None:
+    assert daemon.stop() == 0
+
+
+def _client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=60)

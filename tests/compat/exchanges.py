@@ -1,159 +1,12 @@
-"""The requests that are sent to Glance and to our service, as data.
+"""The requests about images that are sent to Glance and to our service, as data: see `form`."""
 
-In paths and bodies `$id`, `$second` and `$third` are ids of the exchange's own images, the same on
-both sides, `$absent` is one that nobody has; `$owner`, `$member` and `$stranger` are projects.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
-DATA: Final = b"diptych " * 100
-V2_1: Final = "application/openstack-images-v2.1-json-patch"
-V2_0: Final = "application/openstack-images-v2.0-json-patch"
-
-PERSONAS: Final = {
-    # persona: (user, project, roles)
-    "owner": ("demo", "demo", ("member",)),
-    "manager": ("manager", "demo", ("manager",)),
-    "reader": ("reader", "demo", ("reader",)),
-    "member": ("other", "other", ("member",)),
-    "member reader": ("compat-reader", "other", ("reader",)),
-    "stranger": ("compat-stranger", "compat", ("member",)),
-    "service": ("compat-service", "service", ("service",)),
-    "nova": ("compat-nova", "compat", ("member", "service")),
-    "admin": ("admin", "admin", ("admin",)),
-    # No token, and one that Keystone does not know.
-    "anonymous": None,
-    "forger": None,
-}
-EVERYBODY: Final = tuple(name for name in PERSONAS if name not in ("manager", "forger"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One request: `body` is sent as JSON, or as it is if it's bytes; None is no body."""
-
-    request: str
-    by: str = "owner"
-    body: Any = None
-    headers: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
-
-
-@dataclass(frozen=True)
-class Until:
-    """A pause, while what was accepted is done: until the image's field has this value."""
-
-    name: str
-    value: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exchange(Step):
-    """A request that is compared, and the state (of STATES) that it finds."""
-
-    name: str
-    given: str = "nothing"
-
-
-def _post(**fields: Any) -> Step:
-    admins = fields.get("visibility") == "public"
-    image = {
-        "id": "$id",
-        "name": "web",
-        "disk_format": "raw",
-        "container_format": "bare",
-        **({"owner": "$owner"} if admins else {}),
-        **fields,
-    }
-    return Step(
-        request="POST /v2/images",
-        by="admin" if admins else "owner",
-        body={name: value for name, value in image.items() if value != ""},
-    )
-
-
-_FILE = Step(request="PUT /v2/images/$id/file", body=DATA)
-_STAGE = Step(request="PUT /v2/images/$id/stage", body=DATA)
-_SHARE = Step(request="POST /v2/images/$id/members", body={"member": "$member"})
-_ACCEPT = Step(
-    request="PUT /v2/images/$id/members/$member", body={"status": "accepted"}, by="member"
-)
-_DEACTIVATE = Step(request="POST /v2/images/$id/actions/deactivate")
-_IMPORT = Step(request="POST /v2/images/$id/import", body={"method": {"name": "glance-direct"}})
-_COPY = Step(
-    request="POST /v2/images/$id/import",
-    body={"method": {"name": "copy-image"}, "stores": ["cheap"]},
-    by="admin",
-)
-_DETAILS = {"tags": ["a", "b"], "os_distro": "debian", "colour": "red", "min_ram": 7}
-
-STATES: Final[dict[str, Sequence[Step | Until]]] = {
-    "nothing": (),
-    "queued": (_post(),),
-    "nameless": (_post(name=""),),
-    "formless": (_post(disk_format="", container_format=""),),
-    "detailed": (_post(**_DETAILS),),
-    "protected": (_post(protected=True),),
-    "hidden": (_post(os_hidden=True),),
-    "queued private": (_post(visibility="private"),),
-    "queued public": (_post(visibility="public"),),
-    "queued community": (_post(visibility="community"),),
-    "queued shared": (_post(), _SHARE),
-    "active": (_post(), _FILE),
-    "private": (_post(visibility="private"), _FILE),
-    "community": (_post(visibility="community"), _FILE),
-    "public": (_post(visibility="public"), _FILE),
-    "shared": (_post(), _FILE, _SHARE),
-    "accepted": (_post(), _FILE, _SHARE, _ACCEPT),
-    "shared with two": (
-        *(_post(), _FILE, _SHARE),
-        Step(request="POST /v2/images/$id/members", body={"member": "$stranger"}),
-    ),
-    "deactivated": (_post(), _FILE, _SHARE, _DEACTIVATE),
-    "uploading": (_post(), _STAGE),
-    "imported": (
-        _post(),
-        _STAGE,
-        _IMPORT,
-        Until("status", "active"),
-        Until("os_glance_import_task", None),
-    ),
-    "in two stores": (
-        _post(),
-        _FILE,
-        _COPY,
-        Until("stores", ["cheap", "fast"]),
-        Until("os_glance_import_task", None),
-    ),
-    "deleted": (_post(), Step(request="DELETE /v2/images/$id")),
-    "three": (
-        _post(name="a", tags=["$id", "x"], min_disk=1),
-        _post(id="$second", name="b", tags=["$id"], colour="red"),
-        _post(id="$third", name="c", tags=["$id", "x"], disk_format="iso", min_disk=2),
-        _FILE,
-    ),
-}
-
-
-def _one(name: str, request: str, given: str = "nothing", **rest: Any) -> tuple[Exchange, ...]:
-    return (Exchange(name=name, request=request, given=given, **rest),)
-
-
-def _by_all(
-    name: str,
-    request: str,
-    *givens: str,
-    personas: Sequence[str] = EVERYBODY,
-    **rest: Any,
-) -> tuple[Exchange, ...]:
-    """The request by each persona in each state."""
-    return tuple(
-        Exchange(name=f"{name}, {given}, by {by}", request=request, given=given, by=by, **rest)
-        for given in givens
-        for by in personas
-    )
+from tests.compat.form import EVERYBODY, Exchange, by_all, one
+from tests.compat.front import FRONT
+from tests.compat.metadefs import METADEFS
+from tests.compat.states import DATA, DETAILS, V2_0, V2_1
 
 
 def _creating(how: str, /, **fields: Any) -> Exchange:
@@ -199,22 +52,22 @@ def _listing(query: str, by: str = "owner") -> Exchange:
 
 
 VERSIONS: Final = (
-    *_one("root", "GET /", by="anonymous"),
-    *_one("versions", "GET /versions", by="anonymous"),
-    *_one("versions below", "GET /versions/v2", by="anonymous"),
-    *_one("unknown first segment", "GET /v1/images", by="anonymous"),
-    *_one("version without slash", "GET /v2", by="anonymous"),
-    *_one("minor version as alias", "GET /v2.0/images?tag=none"),
-    *_one("minor version not offered", "GET /v2.99/images"),
-    *_one(
+    *one("root", "GET /", by="anonymous"),
+    *one("versions", "GET /versions", by="anonymous"),
+    *one("versions below", "GET /versions/v2", by="anonymous"),
+    *one("unknown first segment", "GET /v1/images", by="anonymous"),
+    *one("version without slash", "GET /v2", by="anonymous"),
+    *one("minor version as alias", "GET /v2.0/images?tag=none"),
+    *one("minor version not offered", "GET /v2.99/images"),
+    *one(
         "version by media type",
         "GET /images?tag=none",
         headers={"Accept": "application/vnd.openstack.images-v2"},
     ),
-    *_one("health", "GET /healthcheck", by="anonymous"),
-    *_one("unknown path", "GET /v2/nothing"),
-    *_one("unknown path below an image", "GET /v2/images/$id/nothing", "queued"),
-    *_one("images with a slash", "GET /v2/images/"),
+    *one("health", "GET /healthcheck", by="anonymous"),
+    *one("unknown path", "GET /v2/nothing"),
+    *one("unknown path below an image", "GET /v2/images/$id/nothing", "queued"),
+    *one("images with a slash", "GET /v2/images/"),
 )
 
 METHODS_NOT_ALLOWED: Final = tuple(
@@ -243,7 +96,7 @@ METHODS_NOT_ALLOWED: Final = tuple(
 
 SCHEMAS: Final = tuple(
     chain.from_iterable(
-        _one(f"schema {name}", f"GET /v2/schemas/{name}")
+        one(f"schema {name}", f"GET /v2/schemas/{name}")
         for name in (
             *("image", "images", "member", "members", "task", "tasks", "import", "nothing"),
         )
@@ -251,10 +104,10 @@ SCHEMAS: Final = tuple(
 )
 
 INFO: Final = (
-    *_by_all("import methods", "GET /v2/info/import", "nothing"),
-    *_by_all("stores", "GET /v2/info/stores", "nothing"),
-    *_by_all("stores in detail", "GET /v2/info/stores/detail", "nothing"),
-    *_one("import methods with a body", "GET /v2/info/import", body={}),
+    *by_all("import methods", "GET /v2/info/import", "nothing"),
+    *by_all("stores", "GET /v2/info/stores", "nothing"),
+    *by_all("stores in detail", "GET /v2/info/stores/detail", "nothing"),
+    *one("import methods with a body", "GET /v2/info/import", body={}),
 )
 
 ERROR_FORMS: Final = tuple(
@@ -281,7 +134,7 @@ ERROR_FORMS: Final = tuple(
 
 CREATE: Final = (
     _creating("bare"),
-    _creating("with everything", name="n", **_DETAILS, disk_format="qcow2", os_hidden=True),
+    _creating("with everything", name="n", **DETAILS, disk_format="qcow2", os_hidden=True),
     _creating("private", visibility="private"),
     _creating("community", visibility="community"),
     _creating("public", visibility="public"),
@@ -326,39 +179,39 @@ CREATE: Final = (
             *(("os_glance_x", "x"), ("locations", [])),
         )
     ),
-    *_one("create with another id", "POST /v2/images", body={"id": "nonsense"}),
-    *_one("create with an id in use", "POST /v2/images", "queued", body={"id": "$id"}),
-    *_one("create with a deleted id", "POST /v2/images", "deleted", body={"id": "$id"}),
-    *_one("create from nothing", "POST /v2/images"),
-    *_one("create from broken JSON", "POST /v2/images", body=b"{"),
-    *_one("create from a text", "POST /v2/images", body="x"),
-    *_one("create from a list", "POST /v2/images", body=[]),
-    *_one(
+    *one("create with another id", "POST /v2/images", body={"id": "nonsense"}),
+    *one("create with an id in use", "POST /v2/images", "queued", body={"id": "$id"}),
+    *one("create with a deleted id", "POST /v2/images", "deleted", body={"id": "$id"}),
+    *one("create from nothing", "POST /v2/images"),
+    *one("create from broken JSON", "POST /v2/images", body=b"{"),
+    *one("create from a text", "POST /v2/images", body="x"),
+    *one("create from a list", "POST /v2/images", body=[]),
+    *one(
         "create without a type",
         "POST /v2/images",
         body=b'{"id": "$id"}',
         headers={"Content-Type": None},
     ),
-    *_by_all("create", "POST /v2/images", "nothing", body={"id": "$id", "name": "n"}),
-    *_by_all(
+    *by_all("create", "POST /v2/images", "nothing", body={"id": "$id", "name": "n"}),
+    *by_all(
         "create public", "POST /v2/images", "nothing", body={"id": "$id", "visibility": "public"}
     ),
 )
 
 SHOW: Final = (
-    *_by_all("show", "GET /v2/images/$id", "private", "shared", "community", "public"),
-    *_by_all("show", "GET /v2/images/$id", "active", personas=("owner", "manager", "forger")),
+    *by_all("show", "GET /v2/images/$id", "private", "shared", "community", "public"),
+    *by_all("show", "GET /v2/images/$id", "active", personas=("owner", "manager", "forger")),
     *chain.from_iterable(
-        _one(f"show {given}", "GET /v2/images/$id", given)
+        one(f"show {given}", "GET /v2/images/$id", given)
         for given in (
             *("queued", "nameless", "formless", "detailed", "protected", "hidden", "deactivated"),
             *("uploading", "imported", "in two stores", "deleted", "nothing"),
         )
     ),
-    *_one("show what is no id", "GET /v2/images/nonsense"),
-    *_one("show what is too long for an id", f"GET /v2/images/{'0' * 40}"),
-    *_one("show with a body", "GET /v2/images/$id", "queued", body={}),
-    *_one("show with HEAD", "HEAD /v2/images/$id", "queued"),
+    *one("show what is no id", "GET /v2/images/nonsense"),
+    *one("show what is too long for an id", f"GET /v2/images/{'0' * 40}"),
+    *one("show with a body", "GET /v2/images/$id", "queued", body={}),
+    *one("show with HEAD", "HEAD /v2/images/$id", "queued"),
 )
 
 LIST: Final = (
@@ -395,20 +248,20 @@ LIST: Final = (
         )
     ),
     *(_listing("", by=by) for by in EVERYBODY if by != "owner"),
-    *_by_all("list", "GET /v2/images?id=$id", "shared", "accepted", "community", "public"),
-    *_by_all(
+    *by_all("list", "GET /v2/images?id=$id", "shared", "accepted", "community", "public"),
+    *by_all(
         "list all",
         "GET /v2/images?visibility=all&id=$id",
         *("private", "community"),
         personas=("owner", "stranger", "admin"),
     ),
-    *_by_all(
+    *by_all(
         "list pending",
         "GET /v2/images?visibility=shared&member_status=pending&id=$id",
         *("shared", "accepted"),
         personas=("owner", "member", "stranger", "admin"),
     ),
-    *_one("list with a body", "GET /v2/images?tag=none", body={}),
+    *one("list with a body", "GET /v2/images?tag=none", body={}),
 )
 
 PATCHES: Final = (
@@ -516,24 +369,24 @@ PATCHES: Final = (
 )
 
 DELETE: Final = (
-    *_by_all("delete", "DELETE /v2/images/$id", "private", "shared", "community", "public"),
+    *by_all("delete", "DELETE /v2/images/$id", "private", "shared", "community", "public"),
     *chain.from_iterable(
-        _one(f"delete {given}", "DELETE /v2/images/$id", given)
+        one(f"delete {given}", "DELETE /v2/images/$id", given)
         for given in (
             *("queued", "protected", "deactivated", "uploading", "imported", "in two stores"),
             *("deleted", "nothing"),
         )
     ),
-    *_one("delete protected by admin", "DELETE /v2/images/$id", "protected", by="admin"),
-    *_one("delete with a body", "DELETE /v2/images/$id", "queued", body={}),
+    *one("delete protected by admin", "DELETE /v2/images/$id", "protected", by="admin"),
+    *one("delete with a body", "DELETE /v2/images/$id", "queued", body={}),
 )
 
 ACTIONS: Final = tuple(
     chain.from_iterable(
         (
-            *_by_all(action, f"POST /v2/images/$id/actions/{action}", *("shared", "public")),
+            *by_all(action, f"POST /v2/images/$id/actions/{action}", *("shared", "public")),
             *chain.from_iterable(
-                _one(f"{action} {given}", f"POST /v2/images/$id/actions/{action}", given)
+                one(f"{action} {given}", f"POST /v2/images/$id/actions/{action}", given)
                 for given in ("queued", "deactivated", "uploading", "deleted")
             ),
         )
@@ -542,57 +395,57 @@ ACTIONS: Final = tuple(
 )
 
 TAGS: Final = (
-    *_by_all("add tag", "PUT /v2/images/$id/tags/new", "private", "shared", "public"),
-    *_by_all("remove tag", "DELETE /v2/images/$id/tags/a", "detailed"),
-    *_one("add tag that is there", "PUT /v2/images/$id/tags/a", "detailed"),
-    *_one("add long tag", f"PUT /v2/images/$id/tags/{'t' * 256}", "queued"),
-    *_one("add tag in UTF-8", "PUT /v2/images/$id/tags/gr%C3%BCn", "queued"),
-    *_one("add tag with a space", "PUT /v2/images/$id/tags/a%20b", "queued"),
-    *_one("add tag with a slash", "PUT /v2/images/$id/tags/a%2Fb", "queued"),
-    *_one("add tag with a body", "PUT /v2/images/$id/tags/new", "queued", body={}),
-    *_one("remove absent tag", "DELETE /v2/images/$id/tags/absent", "detailed"),
-    *_one("add tag to an absent image", "PUT /v2/images/$id/tags/new"),
+    *by_all("add tag", "PUT /v2/images/$id/tags/new", "private", "shared", "public"),
+    *by_all("remove tag", "DELETE /v2/images/$id/tags/a", "detailed"),
+    *one("add tag that is there", "PUT /v2/images/$id/tags/a", "detailed"),
+    *one("add long tag", f"PUT /v2/images/$id/tags/{'t' * 256}", "queued"),
+    *one("add tag in UTF-8", "PUT /v2/images/$id/tags/gr%C3%BCn", "queued"),
+    *one("add tag with a space", "PUT /v2/images/$id/tags/a%20b", "queued"),
+    *one("add tag with a slash", "PUT /v2/images/$id/tags/a%2Fb", "queued"),
+    *one("add tag with a body", "PUT /v2/images/$id/tags/new", "queued", body={}),
+    *one("remove absent tag", "DELETE /v2/images/$id/tags/absent", "detailed"),
+    *one("add tag to an absent image", "PUT /v2/images/$id/tags/new"),
 )
 
 _ALL_VISIBILITIES: Final = ("private", "shared", "community", "public")
 
 MEMBERS: Final = (
-    *_by_all("list members", "GET /v2/images/$id/members", *_ALL_VISIBILITIES),
-    *_by_all("list two members", "GET /v2/images/$id/members", "shared with two"),
-    *_by_all("show member", "GET /v2/images/$id/members/$member", "shared with two"),
-    *_by_all("show member", "GET /v2/images/$id/members/$member", "public"),
-    *_by_all(
+    *by_all("list members", "GET /v2/images/$id/members", *_ALL_VISIBILITIES),
+    *by_all("list two members", "GET /v2/images/$id/members", "shared with two"),
+    *by_all("show member", "GET /v2/images/$id/members/$member", "shared with two"),
+    *by_all("show member", "GET /v2/images/$id/members/$member", "public"),
+    *by_all(
         "add member",
         "POST /v2/images/$id/members",
         "shared",
         "public",
         body={"member": "$stranger"},
     ),
-    *_by_all("remove member", "DELETE /v2/images/$id/members/$member", "shared with two"),
-    *_by_all(
+    *by_all("remove member", "DELETE /v2/images/$id/members/$member", "shared with two"),
+    *by_all(
         "accept",
         "PUT /v2/images/$id/members/$member",
         "shared with two",
         body={"status": "accepted"},
     ),
-    *_one("add member again", "POST /v2/images/$id/members", "shared", body={"member": "$member"}),
-    *_one("add member to private", "POST /v2/images/$id/members", "private", body={"member": "x"}),
-    *_one("add itself", "POST /v2/images/$id/members", "active", body={"member": "$owner"}),
-    *_one("add empty member", "POST /v2/images/$id/members", "active", body={"member": ""}),
-    *_one("add number", "POST /v2/images/$id/members", "active", body={"member": 7}),
-    *_one("add long member", "POST /v2/images/$id/members", "active", body={"member": "m" * 256}),
-    *_one("add no member", "POST /v2/images/$id/members", "active", body={}),
-    *_one("add list of members", "POST /v2/images/$id/members", "active", body=["x"]),
-    *_one(
+    *one("add member again", "POST /v2/images/$id/members", "shared", body={"member": "$member"}),
+    *one("add member to private", "POST /v2/images/$id/members", "private", body={"member": "x"}),
+    *one("add itself", "POST /v2/images/$id/members", "active", body={"member": "$owner"}),
+    *one("add empty member", "POST /v2/images/$id/members", "active", body={"member": ""}),
+    *one("add number", "POST /v2/images/$id/members", "active", body={"member": 7}),
+    *one("add long member", "POST /v2/images/$id/members", "active", body={"member": "m" * 256}),
+    *one("add no member", "POST /v2/images/$id/members", "active", body={}),
+    *one("add list of members", "POST /v2/images/$id/members", "active", body=["x"]),
+    *one(
         "add member with more",
         "POST /v2/images/$id/members",
         "active",
         body={"member": "x", "y": 1},
     ),
-    *_one("add member without a body", "POST /v2/images/$id/members", "active"),
-    *_one("add member by broken JSON", "POST /v2/images/$id/members", "active", body=b"{"),
-    *_one("remove absent member", "DELETE /v2/images/$id/members/absent", "shared"),
-    *_one("show absent member", "GET /v2/images/$id/members/absent", "shared"),
+    *one("add member without a body", "POST /v2/images/$id/members", "active"),
+    *one("add member by broken JSON", "POST /v2/images/$id/members", "active", body=b"{"),
+    *one("remove absent member", "DELETE /v2/images/$id/members/absent", "shared"),
+    *one("show absent member", "GET /v2/images/$id/members/absent", "shared"),
     *(
         Exchange(
             name=f"answer with {name}",
@@ -607,28 +460,28 @@ MEMBERS: Final = (
             *(("null", {"status": None}), ("broken JSON", b"{")),
         )
     ),
-    *_one("members of an absent image", "GET /v2/images/$id/members"),
+    *one("members of an absent image", "GET /v2/images/$id/members"),
 )
 
 _OCTETS: Final = {"Content-Type": "application/octet-stream"}
 
 UPLOAD: Final = (
-    *_by_all(
+    *by_all(
         "upload",
         "PUT /v2/images/$id/file",
         *("queued private", "queued shared", "queued public", "queued community"),
         body=DATA,
     ),
-    *_by_all("stage", "PUT /v2/images/$id/stage", "queued shared", body=DATA),
+    *by_all("stage", "PUT /v2/images/$id/stage", "queued shared", body=DATA),
     *chain.from_iterable(
         (
-            *_one(f"upload {given}", "PUT /v2/images/$id/file", given, body=DATA),
-            *_one(f"stage {given}", "PUT /v2/images/$id/stage", given, body=DATA),
+            *one(f"upload {given}", "PUT /v2/images/$id/file", given, body=DATA),
+            *one(f"stage {given}", "PUT /v2/images/$id/stage", given, body=DATA),
         )
         for given in ("formless", "active", "deactivated", "uploading", "deleted", "nothing")
     ),
     *chain.from_iterable(
-        _one(
+        one(
             f"{what} {name}",
             f"PUT /v2/images/$id/{path}",
             "queued",
@@ -652,9 +505,9 @@ UPLOAD: Final = (
 )
 
 DOWNLOAD: Final = (
-    *_by_all("download", "GET /v2/images/$id/file", *_ALL_VISIBILITIES, "deactivated"),
+    *by_all("download", "GET /v2/images/$id/file", *_ALL_VISIBILITIES, "deactivated"),
     *chain.from_iterable(
-        _one(f"download {given}", "GET /v2/images/$id/file", given)
+        one(f"download {given}", "GET /v2/images/$id/file", given)
         for given in ("queued", "uploading", "imported", "in two stores", "deleted", "nothing")
     ),
     *(
@@ -669,22 +522,22 @@ DOWNLOAD: Final = (
             *("bytes=9-0", "bytes=0-1,5-6", "bytes=x", "lines=0-9", "bytes=0-0", "bytes=-0"),
         )
     ),
-    *_one(
+    *one(
         "download a range of nothing",
         "GET /v2/images/$id/file",
         "queued",
         headers={"Range": "bytes=0-9"},
     ),
-    *_one(
+    *one(
         "download by Content-Range",
         "GET /v2/images/$id/file",
         "active",
         headers={"Content-Range": "bytes 0-9/*"},
     ),
-    *_one("download, preferring cheap", "GET /v2/images/$id/file?prefer=cheap", "in two stores"),
-    *_one("download, preferring nowhere", "GET /v2/images/$id/file?prefer=nowhere", "active"),
-    *_one("download with a body", "GET /v2/images/$id/file", "active", body={}),
-    *_one("download with HEAD", "HEAD /v2/images/$id/file", "active"),
+    *one("download, preferring cheap", "GET /v2/images/$id/file?prefer=cheap", "in two stores"),
+    *one("download, preferring nowhere", "GET /v2/images/$id/file?prefer=nowhere", "active"),
+    *one("download with a body", "GET /v2/images/$id/file", "active", body={}),
+    *one("download with HEAD", "HEAD /v2/images/$id/file", "active"),
 )
 
 _DIRECT = {"method": {"name": "glance-direct"}}
@@ -705,7 +558,7 @@ def _download(uri: Any) -> dict[str, Any]:
 
 
 IMPORT: Final = (
-    *_by_all(
+    *by_all(
         "copy",
         "POST /v2/images/$id/import",
         *("shared", "public"),
@@ -768,9 +621,9 @@ IMPORT: Final = (
 )
 
 TASKS: Final = (
-    *_by_all("list tasks", "GET /v2/tasks?limit=0", "nothing"),
-    *_by_all("tasks of image", "GET /v2/images/$id/tasks", "private", "shared", "public"),
-    *_one("tasks of an absent image", "GET /v2/images/$id/tasks"),
+    *by_all("list tasks", "GET /v2/tasks?limit=0", "nothing"),
+    *by_all("tasks of image", "GET /v2/images/$id/tasks", "private", "shared", "public"),
+    *one("tasks of an absent image", "GET /v2/images/$id/tasks"),
     *(
         Exchange(name=f"tasks by {query}", request=f"GET /v2/tasks?{query}", by="admin")
         for query in (
@@ -778,8 +631,8 @@ TASKS: Final = (
             *("sort_dir=x", "marker=$absent"),
         )
     ),
-    *_one("show absent task", "GET /v2/tasks/$absent", by="admin"),
-    *_one("show task by owner", "GET /v2/tasks/$absent"),
+    *one("show absent task", "GET /v2/tasks/$absent", by="admin"),
+    *one("show task by owner", "GET /v2/tasks/$absent"),
     *(
         Exchange(name=f"create task {name}", request="POST /v2/tasks", by=by, body=body)
         for name, by, body in (
@@ -824,4 +677,6 @@ EXCHANGES: Final[tuple[Exchange, ...]] = (
     *DOWNLOAD,
     *IMPORT,
     *TASKS,
+    *FRONT,
+    *METADEFS,
 )

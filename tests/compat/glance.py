@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import httpx
 from dev import environments, guard, ports
 from dev.keystone import PASSWORD, Keystone
 
-_START_WITHIN_S = 120
+_START_WITHIN_S = 300
 
 _CONFIGURATION = """\
 [DEFAULT]
@@ -18,6 +19,7 @@ use_stderr = false
 worker_self_reference_url = {url}
 enabled_backends = fast:file, cheap:file
 enabled_import_methods = [glance-direct,web-download,copy-image]
+{options}
 [glance_store]
 default_backend = fast
 [fast]
@@ -48,6 +50,7 @@ user_domain_name = Default
 project_domain_name = Default
 service_token_roles = service
 service_token_roles_required = true
+{sections}
 """
 
 
@@ -62,8 +65,18 @@ class Glance:
         guard.stop(self.process)
 
 
-def started(folder: Path, *, database: str, keystone: Keystone) -> Glance:
-    """Make its tables in an empty database and serve it; it ends with this process."""
+def started(
+    folder: Path,
+    *,
+    database: str,
+    keystone: Keystone,
+    options: Mapping[str, str] | None = None,
+    sections: str = "",
+) -> Glance:
+    """Make its tables in an empty database and serve it; it ends with this process.
+
+    `options` are more of [DEFAULT], `sections` more of the others.
+    """
     binaries = environments.ready("glance")
     port = ports.any_free()
     url = f"http://{ports.LOOPBACK}:{port}"
@@ -78,6 +91,8 @@ def started(folder: Path, *, database: str, keystone: Keystone) -> Glance:
             paste=binaries.parent / "etc" / "glance" / "glance-api-paste.ini",
             keystone=keystone.url,
             password=PASSWORD,
+            options="\n".join(f"{name} = {value}" for name, value in (options or {}).items()),
+            sections=sections,
         )
     )
     surroundings = {

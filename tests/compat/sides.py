@@ -9,7 +9,8 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import httpx
 
-from tests.compat.exchanges import STATES, V2_1, Exchange, Step, Until
+from tests.compat.form import Exchange, Step, Until
+from tests.compat.states import STATES, V2_1
 from tests.waiting import until
 
 ABSENT_ID = "00000000-0000-4000-8000-000000000000"
@@ -17,23 +18,23 @@ ABSENT_ID = "00000000-0000-4000-8000-000000000000"
 
 @dataclass(frozen=True)
 class Side:
-    """One of the services; `tokens` and `projects` are the same for both."""
+    """One of the services; `tokens` and `names`, the values of `$owner` and such, are of both."""
 
     client: httpx.AsyncClient
     tokens: Mapping[str, str | None]
-    projects: Mapping[str, str]
+    names: Mapping[str, str]
 
     async def prepare(self, given: str, ids: Mapping[str, str]) -> None:
         """Bring the images with these ids into the state."""
         for step in STATES[given]:
             if isinstance(step, Until):
-                await self._await(step, ids)
+                await self.wait(step, ids)
             else:
                 (await self.send(step, ids)).raise_for_status()
 
     async def send(self, step: Step, ids: Mapping[str, str]) -> httpx.Response:
         """The answer; `ids` are the values of `$id`, `$second` and `$third`."""
-        names = {**self.projects, **ids, "absent": ABSENT_ID}
+        names = {**self.names, **ids, "absent": ABSENT_ID}
         method, _, path = Template(step.request).safe_substitute(names).partition(" ")
         headers: dict[str, str | None] = {
             "Accept": "application/json",
@@ -52,7 +53,13 @@ class Side:
         )
         return await self.client.send(request)
 
-    async def _await(self, awaited: Until, ids: Mapping[str, str]) -> None:
+    async def forget(self, ids: Mapping[str, str]) -> None:
+        """Delete the images with these ids, those that there are."""
+        for name in ids:
+            await self.send(Step(request=f"DELETE /v2/images/${name}", by="admin"), ids)
+
+    async def wait(self, awaited: Until, ids: Mapping[str, str]) -> None:
+        """Wait for it, which has to come within some seconds."""
         shown = Step(request="GET /v2/images/$id", by="admin")
 
         async def holds() -> bool:

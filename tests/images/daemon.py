@@ -31,7 +31,7 @@ class Daemon:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
+    def start(self, *, within_s: float = 90) -> None:
         """Start it and wait until it serves."""
         environ = {
             **os.environ,
@@ -41,7 +41,7 @@ class Daemon:
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([COMMAND, "api"], env=environ, stdout=log, stderr=log)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break

@@ -24,7 +24,7 @@ WHOLE: dict[str, Any] = {
             "required": ["colour"],
             "properties": {"colour": COLOUR},
         },
-        {"name": "Bare"},
+        {"name": "Bare", "required": [], "properties": {}},
     ],
     "tags": [{"name": "one"}, {"name": "two"}],
 }

@@ -535,6 +535,29 @@ async def test_errors_in_the_form_that_clients_parse(api, accept, content_type) 
         answer = await api.request(method, path, headers=headers)
         assert answer.status_code == status
         assert answer.headers["content-type"].startswith(content_type)
+    too_many = {"tags": [str(number) for number in range(129)]}
+    answer = await api.post("/v2/images", json=too_many, headers=headers)
+    assert answer.status_code == 413
+    assert answer.headers["content-type"].startswith(content_type)
+
+
+async def test_errors_have_the_words_that_webob_has(api) -> None:
+    created = await api.post(
+        "/v2/images", json={"disk_format": "raw", "container_format": "bare"}, headers=ALICE
+    )
+    path = created.json()["file"]
+    octets = {**ALICE, "Content-Type": "application/octet-stream"}
+    assert (await api.put(path, content=b"x", headers=octets)).status_code == 204
+    beyond = await api.get(path, headers={**ALICE, "Range": "bytes=1-"})
+    assert beyond.json()["code"] == "416 Request Range Not Satisfiable"
+    many = await api.post("/v2/images", json={"tags": [f"{n}" for n in range(129)]}, headers=ALICE)
+    assert many.json()["code"] == "413 Request Entity Too Large"
+
+
+async def test_a_list_takes_no_notice_of_a_body(api) -> None:
+    for path in ("/v2/images", "/v2/metadefs/namespaces"):
+        answer = await api.request("GET", path, json={"limit": "x"}, headers=ALICE)
+        assert answer.status_code == 200, path
         assert answer.headers["x-openstack-request-id"].startswith("req-")
 
 

@@ -443,6 +443,7 @@ async def test_data_that_still_comes_in_is_not_imported(api, make_image) -> None
     [
         ({}, None, "fast"),
         ({}, "cheap", "cheap"),
+        ({"stores": []}, None, "fast"),
         ({}, "%63heap", "cheap"),
         ({"stores": ["cheap"]}, None, "cheap"),
         ({"stores": ["fast", "cheap", "fast"]}, None, "cheap,fast"),

@@ -51,6 +51,7 @@ BODIES: dict[str, tuple[dict[str, Any], dict[str, object]]] = {
         {"method": {"name": "copy-image"}, "stores": ["b", "a", "b"]},
         {"stores": ("b", "a")},
     ),
+    "no stores": ({"method": WEB, "stores": []}, {"uri": URI, "stores": None}),
     "all stores": (
         {"method": WEB, "all_stores": True, "all_stores_must_succeed": False},
         {"uri": URI, "all_stores": True, "all_stores_must_succeed": False},
@@ -149,7 +150,7 @@ WRONG: list[object] = [
     ),
     *(
         {"method": WEB, "stores": value}
-        for value in (None, "fast", 1, True, {}, [], [1], [None], [["fast"]], ["a\0"])
+        for value in (None, "fast", 1, True, {}, [1], [None], [["fast"]], ["a\0"])
     ),
     *(
         {"method": {**WEB, "validation_data": value}}

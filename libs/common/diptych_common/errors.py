@@ -22,36 +22,31 @@ Bodies are each service's own (`api/errors.py`).
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 Representation = Literal["html", "json", "plain"]
+
+# WebOb's words, which clients of Glance find in documents; Python's change with its release.
+_PHRASES: Final = {413: "Request Entity Too Large", 416: "Request Range Not Satisfiable"}
 
 
 class ApiError(Exception):
     """An answer that is not a success; the class gives the status, the message is for the client.
 
-    `headers` are added to the answer (`Allow`, `Accept-Patch`, `Retry-After`, …). `representation`
-    overrides what the client's `Accept` asks for, for the few errors that have only one form.
+    `headers` are added to the answer (`Allow`, `Accept-Patch`, `Retry-After`, …).
     """
 
     status: ClassVar[int]
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        representation: Representation | None = None,
-    ) -> None:
+    def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.headers: Mapping[str, str] = headers or {}
-        self.representation: Representation | None = representation
 
     @property
     def title(self) -> str:
         """The reason phrase of the status, e.g. `Conflict`."""
-        return HTTPStatus(self.status).phrase
+        return _PHRASES.get(self.status) or HTTPStatus(self.status).phrase
 
 
 class BadRequest(ApiError):

@@ -233,8 +233,8 @@ def _chosen_store(request: Request, res: Resources) -> Store:
     elif name in res.stores.names:
         store = res.stores[name]
     else:
-        raise BadRequest(f"There is no store {name}.", representation="plain")
+        raise BadRequest(f"There is no store {name}.")
     if res.stores.info[store.name].read_only:
         # Glance answers 410 here.
-        raise Gone(f"Store {store.name} is read-only.", representation="plain")
+        raise Gone(f"Store {store.name} is read-only.")
     return store

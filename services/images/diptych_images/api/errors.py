@@ -89,12 +89,11 @@ def from_store(error: Exception) -> ApiError:
 
 def render(scope: Scope, error: ApiError) -> Response:
     """The body of an error in the form that the request's `Accept` asks for."""
-    representation = error.representation or negotiate(Headers(scope=scope).get("accept"))
     status_line = f"{error.status} {error.title}"
     headers = dict(error.headers)
     if scope["method"] == "HEAD":
         return Response(status_code=error.status, headers=headers)
-    match representation:
+    match negotiate(Headers(scope=scope).get("accept")):
         case "json":
             document = {
                 # The breaks are WebOb's, and part of what clients were written against.

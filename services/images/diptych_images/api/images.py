@@ -33,7 +33,7 @@ from diptych_images.wire import listing, parameters
 router = APIRouter(prefix="/v2/images", responses=ANY_ERROR)
 
 
-@router.get("", dependencies=[NO_BODY], openapi_extra=parameters.IMAGES)
+@router.get("", openapi_extra=parameters.IMAGES)
 async def list_(request: Request, res: Res, who: Who) -> Response:
     """A page of the images that the caller sees."""
     res.policy.require("get_images", who, {"project_id": who.project_id})

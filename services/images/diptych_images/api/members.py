@@ -96,6 +96,11 @@ async def remove(image_id: str, member: str, res: Res, who: Who) -> Response:
     refuse_anonymous(who)
     async with res.db.write() as connection:
         row = await locked_image(connection, image_id, res, who)
+        # A member sees no entry but its own.
+        is_owner = is_admin(res, who) or row["owner"] == who.project_id
+        if row["visibility"] == "shared" and not is_owner and member != who.project_id:
+            require(res, "get_image", who, row)
+            raise _no_member(image_id, member)
         require_change(res, "delete_member", who, row)
         _require_shared(row)
         entry = await members.remove(connection, image_id, member)

@@ -165,7 +165,7 @@ def require_change(res: Resources, rule: str, who: Identity, row: ImageRow) -> N
 def refuse_anonymous(who: Identity) -> None:
     """Callers without a token only read."""
     if who.is_anonymous:
-        raise Forbidden("This needs a token.", representation="plain")
+        raise Forbidden("This needs a token.")
 
 
 def has_body(request: Request) -> bool:

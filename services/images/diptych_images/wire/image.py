@@ -177,7 +177,7 @@ def check_quotas(
 
 def too_many(what: str, quota: int) -> TooLarge:
     """The answer to one property or tag too many."""
-    return TooLarge(f"An image can have {quota} {what}.", representation="plain")
+    return TooLarge(f"An image can have {quota} {what}.")
 
 
 def document(
@@ -195,9 +195,10 @@ def document(
     """The image as clients see it.
 
     `locations` are the row's in the order in which they are read (None: as they are in the row).
-    A deactivated image shows none to anyone but an administrator. None shows a credential,
-    whatever an old row holds; one that cannot be told from its credential is left out. `nullable`
-    names the custom properties that the schema lets be null; a null in any other is shown as "".
+    A deactivated image shows none, and no stores, to anyone but an administrator. None shows a
+    credential, whatever an old row holds; one that cannot be told from its credential is left out.
+    `nullable` names the custom properties that the schema lets be null; a null in any other is
+    shown as "".
     `hidden` names those that the caller may not read.
 
     Source: Glance 33.0, api/v2/images.py; images API reference, "Show image".
@@ -239,11 +240,11 @@ def document(
         return shown
     if locations is None:
         locations = row["locations"]
+    if row["status"] == "deactivated" and not is_admin:
+        locations = []
     if multi_store and locations:
         # A string, not a list: Nova splits it at the commas.
         shown["stores"] = ",".join(dict.fromkeys(location["store"] for location in locations))
-    if row["status"] == "deactivated" and not is_admin:
-        locations = []
     without_secrets = [
         {"url": url, "metadata": location["metadata"]}
         for location in locations

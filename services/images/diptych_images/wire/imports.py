@@ -179,11 +179,12 @@ def parse(body: object, *, enabled: Collection[str]) -> ImportRequest:
             # Ignoring it would let the client believe that its digest was compared.
             raise BadRequest("validation_data is for the method web-download.")
         kept["validation_data"] = {"os_hash_algo": expected[0], "os_hash_value": expected[1]}
-    stores = None if "stores" not in document else _stores(document["stores"])
+    # An empty list names none, as in Glance.
+    stores = _stores(document["stores"]) if document.get("stores", []) != [] else None
 
     given: dict[str, object] = {"method": kept}
-    if stores is not None:
-        given["stores"] = list(stores)
+    if "stores" in document:
+        given["stores"] = list(stores or ())
     given |= {key: document[key] for key in _FLAGS if key in document}
     given |= {key: _text(key, document[key]) for key in _TEXT_OF_BODY if key in document}
     uri = method.get("uri")
@@ -236,8 +237,8 @@ def digest_told(data: object) -> tuple[str, str]:
 
 
 def _stores(value: object) -> tuple[str, ...]:
-    """The named stores, each once; one at least."""
-    if not isinstance(value, list) or not value:
+    """The named stores, each once."""
+    if not isinstance(value, list):
         raise BadRequest("stores must be a list of stores.")
     names = cast("list[object]", value)
     for name in names:
@@ -303,7 +304,6 @@ IMPORT_OPENAPI: Final[dict[str, Any]] = {
                         "stores": {
                             "type": "array",
                             "items": {"type": "string"},
-                            "minItems": 1,
                             "description": "The stores to import into; unset: the default one.",
                         },
                         "all_stores": {"type": "boolean", "default": False},

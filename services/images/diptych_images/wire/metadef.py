@@ -224,12 +224,15 @@ def query(
     )
 
 
-def entry_query(items: Sequence[tuple[str, str]]) -> EntryQuery:
-    """What a client asks of a namespace's objects or tags; raises BadRequest."""
+def entry_query(items: Sequence[tuple[str, str]], *, least: int) -> EntryQuery:
+    """What a client asks of a namespace's objects or tags; raises BadRequest.
+
+    `least` is the smallest page there can be.
+    """
     last = _last(items)
     limit = paging.limit_of(items, default=-1, cap=1_000_000)
-    if limit == 0:
-        raise BadRequest("limit must be 1 or more.")
+    if 0 <= limit < least:
+        raise BadRequest(f"limit must be {least} or more.")
     return EntryQuery(
         limit=None if limit < 0 else limit,
         sort_key=_one_of(last, "sort_key", ("name", "created_at", "updated_at")),
@@ -289,10 +292,8 @@ def document(row: NamespaceRow, *, resource_type: str | None = None) -> dict[str
     prefix = prefix_of(row, resource_type) or ""
     objects = [object_document(row, entry) for entry in row["objects"]]
     for each in objects:
-        if "properties" in each:
-            each["properties"] = {prefix + key: value for key, value in each["properties"].items()}
-        if "required" in each:
-            each["required"] = [prefix + key for key in each["required"]]
+        each["properties"] = {prefix + key: value for key, value in each["properties"].items()}
+        each["required"] = [prefix + key for key in each["required"]]
     properties = {prefix + entry["name"]: entry["schema"] for entry in row["properties"]}
     associations = [association_document(entry) for entry in row["resource_type_associations"]]
     held = {
@@ -330,9 +331,11 @@ def prefix_of(row: NamespaceRow, resource_type: str | None) -> str | None:
 
 
 def object_document(row: NamespaceRow, entry: Entry) -> dict[str, Any]:
-    """An object of a namespace."""
+    """An object of a namespace; clients go through its properties whether it has any or not."""
     return {
-        **_given(entry, "name", "description", "required", "properties"),
+        **_given(entry, "name", "description"),
+        "required": entry["required"] or [],
+        "properties": entry["properties"] or {},
         **_times(entry),
         "self": f"{NAMESPACES}/{row['namespace']}/objects/{entry['name']}",
         "schema": "/v2/schemas/metadefs/object",

@@ -660,7 +660,11 @@ METADEF_NAMESPACE: Schema = {
     "properties": {
         "namespace": {**_METADEF_NAME, "description": "The unique name of the namespace."},
         "display_name": {**_METADEF_NAME, "description": "A name for people."},
-        "description": {"type": "string", "maxLength": 500},
+        "description": {
+            "type": "string",
+            "maxLength": 500,
+            "description": "What the definitions are for.",
+        },
         "visibility": {
             "type": "string",
             "enum": ["public", "private"],

@@ -33,7 +33,7 @@ _NESTED: dict[Kind, str] = {
 }
 
 
-@router.get("", dependencies=[NO_BODY], name="list_namespaces", openapi_extra=parameters.NAMESPACES)
+@router.get("", name="list_namespaces", openapi_extra=parameters.NAMESPACES)
 async def list_(request: Request, res: Res, who: Who) -> Response:
     """A page of the namespaces that the caller sees."""
     for rule in ("get_metadef_namespaces", "list_metadef_resource_types"):

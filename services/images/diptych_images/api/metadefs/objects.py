@@ -15,10 +15,10 @@ from diptych_images.wire import metadef as wire
 router = APIRouter(prefix="/v2/metadefs/namespaces/{namespace}/objects", responses=ANY_ERROR)
 
 
-@router.get("", dependencies=[NO_BODY], openapi_extra=parameters.ENTRIES)
+@router.get("", openapi_extra=parameters.ENTRIES)
 async def list_(namespace: str, request: Request, res: Res, who: Who) -> Response:
     """A page of the objects; all of them without a limit."""
-    query = wire.entry_query(listing.items(request.scope["query_string"]))
+    query = wire.entry_query(listing.items(request.scope["query_string"]), least=1)
     async with res.db.read() as connection:
         row = await access.visible(connection, namespace, res, who, "objects")
     access.require(res, "get_metadef_objects", who, row)

@@ -16,10 +16,10 @@ from diptych_images.wire import metadef as wire
 router = APIRouter(prefix="/v2/metadefs/namespaces/{namespace}/tags", responses=ANY_ERROR)
 
 
-@router.get("", dependencies=[NO_BODY], openapi_extra=parameters.ENTRIES)
+@router.get("", openapi_extra=parameters.ENTRIES)
 async def list_(namespace: str, request: Request, res: Res, who: Who) -> Response:
     """A page of the tags; all of them without a limit."""
-    query = wire.entry_query(listing.items(request.scope["query_string"]))
+    query = wire.entry_query(listing.items(request.scope["query_string"]), least=0)
     async with res.db.read() as connection:
         row = await access.visible(connection, namespace, res, who, "tags")
     access.require(res, "get_metadef_tags", who, row)
@@ -34,7 +34,8 @@ async def create_all(namespace: str, request: Request, res: Res, who: Who) -> Re
     async with res.db.write() as connection:
         row = await access.locked(connection, namespace, res, who)
         access.require(res, "add_metadef_tags", who, row)
-        if not append:
+        # Nothing in place of what there is would be a deletion, which has a request of its own.
+        if new and not append:
             await entries.clear(connection, "tags", row["id"])
         added = await entries.add(connection, "tags", row["id"], new)
         await emit_metadefs(connection, "create", row, "tags", added)
