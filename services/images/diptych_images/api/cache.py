@@ -52,10 +52,7 @@ async def clear(request: Request, res: Res, who: Who) -> Response:
     target = request.headers.get("x-image-cache-clear-target", "").lower()
     # Glance refuses "both", which its documents name and its clients translate.
     if target not in ("", "both", "cache", "queue"):
-        raise BadRequest(
-            "x-image-cache-clear-target has to be cache, queue, both or empty.",
-            representation="plain",
-        )
+        raise BadRequest("x-image-cache-clear-target has to be cache, queue, both or empty.")
     if target != "queue":
         await _on_disk(caching, Directory.drop_all)
     if target != "cache":
