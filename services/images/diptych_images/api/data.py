@@ -174,15 +174,15 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
             return Response(status_code=204)
         store, reading = opened
         stack.enter_context(res.metrics.transferring("out"))
-        count = res.metrics.store_bytes.labels(store.name, "out").inc
-        sending = Sending(res.db, row, who, expected=reading.length)
+        sending = Sending(
+            res.db,
+            row,
+            who,
+            expected=reading.length,
+            on_sent=res.metrics.store_bytes.labels(store.name, "out").inc,
+        )
         if request.method == "GET":
             stack.push_async_callback(sending.ended)
-
-        def on_sent(size: int) -> None:
-            count(size)
-            sending.sent += size
-
         # From here on the response closes what was opened.
         return BlobResponse(
             reading.blocks,
@@ -190,7 +190,7 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
             close=stack.pop_all().aclose,
             status=200 if part is None else 206,
             headers=headers,
-            on_sent=on_sent,
+            on_sent=sending.sent,
         )
 
 
