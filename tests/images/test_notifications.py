@@ -28,7 +28,7 @@ from diptych_images.db.tables import outbox
 from diptych_images.settings import load
 
 from tests import databases
-from tests.images.daemon import COMMAND
+from tests.images.daemon import COMMAND, Daemon
 from tests.images.service import ADMIN, ALICE, OCTETS, client, configuration, opened
 from tests.waiting import until
 
@@ -682,3 +682,28 @@ async def test_events_outlive_a_restart_of_the_broker(
             told = [await read() for _ in OF_AN_UPLOAD]
         await until_delivered(images_database)
     assert [one["event_type"] for one in told] == OF_AN_UPLOAD
+
+
+@pytest.mark.long
+async def test_a_client_that_leaves_a_real_daemon_is_told_with_what_it_was_sent(
+    images_database: str, tmp_path: Path
+) -> None:
+    size = 64 << 20
+    daemon = Daemon(configuration(images_database, tmp_path), tmp_path / "log")
+    daemon.start()
+    try:
+        async with httpx.AsyncClient(base_url=daemon.url) as api:
+            path = await upload(api, bytes(size))
+            async with api.stream("GET", f"{path}/file", headers=ALICE) as answer:
+                read = len(await anext(answer.aiter_raw(1 << 20)))
+
+            async def is_told() -> bool:
+                return (await waiting(images_database))[-1]["event_type"] == "image.send"
+
+            await until(is_told)
+    finally:
+        daemon.stop()
+    told = (await waiting(images_database))[-1]
+    assert told["priority"] == "ERROR"
+    # Besides what it has read, what the buffers of both sockets and of the server hold.
+    assert read <= told["payload"]["bytes_sent"] < read + (16 << 20)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from diptych_common.settings import SettingsError
-from diptych_images.settings import ImagesSettings, load, stores, with_leftovers
+from diptych_images.settings import ImagesSettings, delivers, load, stores, with_leftovers
 from diptych_store.options.filesystem import FilesystemOptions
 from diptych_store.settings import StoreConfig
 
@@ -113,6 +113,18 @@ def test_nothing_in_a_glance_file_is_unknown_and_what_has_no_effect_is_told(
         ("keystone_authtoken", "memcached_servers"),
         ("keystone_authtoken", "memcache_security_strategy"),
     }
+
+
+def test_a_transport_url_that_cannot_be_read_is_refused_without_its_password() -> None:
+    loaded = load(
+        environ={
+            "DIPTYCH_IMAGES__OSLO_MESSAGING_NOTIFICATIONS__DRIVER": "messagingv2",
+            "DIPTYCH_IMAGES__DEFAULT__TRANSPORT_URL": "kafka://user:open-sesame@host/",
+        }
+    )
+    with pytest.raises(SettingsError, match="transport_url must be rabbit://") as refused:
+        delivers(loaded)
+    assert "open-sesame" not in str(refused.value)
 
 
 def test_sections_of_stores_are_handed_on(glance_file: Path) -> None:

@@ -4,7 +4,7 @@ They carry the id of the request that is being served, or that asked for the job
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -99,13 +99,23 @@ async def emit_failure(db: Database, words: str) -> None:
 
 @dataclass(slots=True)
 class Sending:
-    """The bytes of an image on their way to somebody: `expected` of them, `sent` so far."""
+    """The bytes of an image on their way to somebody: `expected` of them, `bytes_sent` so far.
+
+    `on_sent` is told of each block, too.
+    """
 
     db: Database
     row: ImageRow
     who: Identity
     expected: int
-    sent: int = 0
+    on_sent: Callable[[int], None] | None = None
+    bytes_sent: int = 0
+
+    def sent(self, size: int) -> None:
+        """Count a block of `size` bytes that was handed to the server."""
+        self.bytes_sent += size
+        if self.on_sent is not None:
+            self.on_sent(size)
 
     async def ended(self) -> None:
         """Record `image.send`, with priority ERROR if not all was sent.
@@ -114,11 +124,11 @@ class Sending:
         """
         payload = event.sent(
             self.row,
-            bytes_sent=self.sent,
+            bytes_sent=self.bytes_sent,
             project_id=self.who.project_id,
             user_id=self.who.user_id,
         )
-        priority = "INFO" if self.sent == self.expected else "ERROR"
+        priority = "INFO" if self.bytes_sent == self.expected else "ERROR"
         await _emit_alone(self.db, "image.send", payload, priority=priority)
 
 

@@ -606,6 +606,7 @@ UNUSED: Final[common.Unused] = {
     "oslo_limit": {"*": "limits are asked for with the options of this section that are known"},
     "oslo_messaging_amqp": {"*": _LIBRARY},
     "oslo_messaging_kafka": {"*": _LIBRARY},
+    "oslo_messaging_notifications": {"retry": "events wait until they are delivered"},
     "oslo_messaging_rabbit": dict.fromkeys(
         (
             "conn_pool_min_size",

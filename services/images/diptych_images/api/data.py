@@ -192,15 +192,9 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
         if reading is None:
             return Response(status_code=204)
         stack.enter_context(res.metrics.transferring("out"))
-        sending = Sending(res.db, row, who, expected=reading.length)
+        sending = Sending(res.db, row, who, expected=reading.length, on_sent=count)
         if request.method == "GET":
             stack.push_async_callback(sending.ended)
-
-        def on_sent(size: int) -> None:
-            sending.sent += size
-            if count is not None:
-                count(size)
-
         # From here on the response closes what was opened.
         return BlobResponse(
             reading.blocks,
@@ -208,7 +202,7 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
             close=stack.pop_all().aclose,
             status=200 if part is None else 206,
             headers=headers,
-            on_sent=on_sent,
+            on_sent=sending.sent,
         )
 
 
