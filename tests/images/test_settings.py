@@ -190,6 +190,34 @@ def test_a_bad_value_stops_the_service_with_its_place(tmp_path: Path) -> None:
     )
 
 
+def test_barbican_is_where_glances_options_say(tmp_path: Path) -> None:
+    file = tmp_path / "images.conf"
+    file.write_text(
+        "[barbican]\nbarbican_endpoint = https://key-manager.example:9311/\n"
+        "barbican_api_version = v1\nauth_endpoint = http://10.0.0.10:5000/v3\n"
+        "barbican_endpoint_type = internal\nbarbican_region_name = One\n"
+        "verify_ssl_path = /etc/ca.pem\nnumber_of_retries = 3\nbarbican_endpont = x\n"
+        "[key_manager]\nbackend = barbican\n"
+    )
+    loaded = load(config_files=[file], environ={})
+    barbican = loaded.settings.barbican
+    assert barbican.barbican_endpoint == "https://key-manager.example:9311/"
+    assert (barbican.barbican_endpoint_type, barbican.barbican_region_name) == ("internal", "One")
+    assert (barbican.verify_ssl, barbican.verify_ssl_path) == (True, "/etc/ca.pem")
+    assert {(one.section, one.option) for one in loaded.unused} == {
+        ("barbican", "auth_endpoint"),
+        ("barbican", "number_of_retries"),
+        ("key_manager", "backend"),
+    }
+    assert [one.option for one in loaded.unknown] == ["barbican_endpont"]
+
+
+@pytest.mark.parametrize("url", ["key-manager", "ftp://host", "http://user@host", "http://h/?a"])
+def test_an_endpoint_of_barbican_is_a_url(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"barbican_endpoint.*an http:// or https:// URL"):
+        load(environ={"DIPTYCH_IMAGES__BARBICAN__BARBICAN_ENDPOINT": url})
+
+
 def test_a_bad_store_option_is_told_with_its_file(tmp_path: Path) -> None:
     file = tmp_path / "images.conf"
     file.write_text(

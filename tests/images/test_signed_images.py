@@ -54,7 +54,7 @@ async def here(site: Make, barbican: Barbican) -> Site:
 
 
 async def upload(
-    here: Site, image: str, data: bytes = DATA, *, headers: Mapping[str, str]
+    here: Site, image: str, data: bytes = DATA, *, headers: Mapping[str, Any]
 ) -> httpx.Response:
     path = f"/v2/images/{image}/file"
     return await here.api.put(path, content=data, headers={**headers, **OCTETS})
@@ -237,6 +237,16 @@ async def gone(asked: Asked, writer: asyncio.StreamWriter) -> None:
         (gone, 503),
         (answer(b"<html>"), 503),
         (answer(b"[]"), 503),
+        (
+            keeping(
+                description=b'{"secret_type":"certificate","content_types":{"default":"\xc3\xa4"}}'
+            ),
+            503,
+        ),
+        (
+            keeping(description=b'{"secret_type":"certificate","content_types":{"default":"\\n"}}'),
+            503,
+        ),
         (keeping(description=b" " * 70_000), 400),
         (keeping(b" " * 70_000), 400),
         (keeping(b"x", content_length=None, transfer_encoding="chunked"), 503),
@@ -245,6 +255,7 @@ async def gone(asked: Asked, writer: asyncio.StreamWriter) -> None:
     ],
     ids=[
         *("500", "503", "429", "401", "302", "silent", "dripping", "gone", "html", "list"),
+        *("letter", "line end"),
         *("large", "large payload", "cut", "packed", "junk"),
     ],
 )
@@ -289,11 +300,16 @@ async def test_a_barbican_that_is_down_may_come_back(site: Make) -> None:
         # No Keystone either, whose catalog could tell where Barbican is.
         ({}, {"X-Auth-Token": "a-token"}, "this cloud has no Barbican"),
         ({"BARBICAN__BARBICAN_ENDPOINT": "http://127.0.0.1:1"}, {}, "is read with your token"),
+        (
+            {"BARBICAN__BARBICAN_ENDPOINT": "http://127.0.0.1:1"},
+            {"X-Auth-Token": b"tok\xe9n"},
+            "is read with your token",
+        ),
     ],
-    ids=["nowhere", "no token"],
+    ids=["nowhere", "no token", "odd token"],
 )
 async def test_without_barbican_or_a_token_there_is_no_certificate(
-    site: Make, options: dict[str, str], headers: dict[str, str], message: str
+    site: Make, options: dict[str, str], headers: dict[str, Any], message: str
 ) -> None:
     here = await site(**options)
     image = await here.make(**signing.properties(DATA, ID))
@@ -363,6 +379,7 @@ async def test_staged_data_that_was_not_signed_goes(here: Site, demo: Signer) ->
 
 
 async def test_staged_data_that_is_swapped_is_not_what_was_staged(here: Site, demo: Signer) -> None:
+    # CVE-2015-8234: what is verified are the bytes that are stored.
     image = await here.staged(OTHER, **signing.properties(DATA, demo.certificate))
     (staged,) = here.files("staging")
     (here.folder / staged).write_bytes(DATA)

@@ -54,7 +54,7 @@ class Barbican:
                 ) from error
         self._opened = AsyncExitStack()
         self._opening = asyncio.Lock()
-        self._client: httpx.AsyncClient | None = None
+        self._tls: ssl.SSLContext | None = None
         self._keystone: Keystone | None = None
 
     async def __aenter__(self) -> Self:
@@ -78,7 +78,8 @@ class Barbican:
         claim = signatures.claimed(properties)
         if claim is None:
             return None
-        if token is None:
+        # A token that no header can have would be quoted by the error, and so by the log.
+        if token is None or not (token.isascii() and token.isprintable()):
             raise BadRequest("The certificate of a signed image is read with your token.")
         certificate = await self._certificate(claim.certificate_id, token)
         return signatures.signed(claim, certificate, now=datetime.now(UTC))
@@ -95,6 +96,9 @@ class Barbican:
         if found.kind != "certificate" or not found.content_types:
             raise BadRequest(f"What Barbican has as {certificate_id} is no certificate.")
         content_type = found.content_types.get("default", "application/octet-stream")
+        if not content_type.isascii():
+            log.error("Barbican names the content type %r.", content_type)
+            raise _unavailable()
         return await self._got(f"{secret_url}/payload", certificate_id, token, accept=content_type)
 
     async def _base(self, token: str) -> str:
@@ -123,33 +127,29 @@ class Barbican:
                 self._keystone = await self._opened.enter_async_context(keystone)
         return self._keystone
 
-    async def _asking_client(self) -> httpx.AsyncClient:
-        async with self._opening:
-            if self._client is None:
-                tls: ssl.SSLContext | bool = False
-                if self._settings.verify_ssl:
-                    cafile = self._cafile or self._authtoken.cafile
-                    # In a thread: the system's authorities take 30 ms to be read.
-                    tls = await asyncio.to_thread(ssl.create_default_context, cafile=cafile)
-                client = httpx.AsyncClient(
-                    verify=tls,
-                    timeout=self._settings.timeout,
-                    # None is kept: it may be closed from there just when it is used again.
-                    limits=httpx.Limits(max_connections=32, max_keepalive_connections=0),
-                    # A proxy named by the environment would see every token.
-                    trust_env=False,
-                )
-                self._client = await self._opened.enter_async_context(client)
-        return self._client
+    async def _trusted(self) -> ssl.SSLContext | bool:
+        if not self._settings.verify_ssl:
+            return False
+        if self._tls is None:
+            cafile = self._cafile or self._authtoken.cafile
+            # In a thread: the system's authorities take 30 ms to be read.
+            self._tls = await asyncio.to_thread(ssl.create_default_context, cafile=cafile)
+        return self._tls
 
     async def _got(self, url: str, certificate_id: str, token: str, *, accept: str) -> bytes:
         """The body of a good answer; otherwise raises as `signature`."""
         headers = {"X-Auth-Token": token, "Accept": accept, "Accept-Encoding": "identity"}
         body = bytearray()
         try:
-            client = await self._asking_client()
+            tls = await self._trusted()
             async with (
                 asyncio.timeout(self._settings.timeout),
+                # One for each question, so that nothing that one user is answered, such as a
+                # cookie, goes along with what the next one asks. A proxy named by the environment
+                # would see every token.
+                httpx.AsyncClient(
+                    verify=tls, timeout=self._settings.timeout, trust_env=False
+                ) as client,
                 client.stream("GET", url, headers=headers) as answer,
             ):
                 if answer.status_code != 200:

@@ -156,12 +156,13 @@ def signed(claim: Claim, certificate: bytes, *, now: datetime) -> Signature:
     try:
         found = x509.load_pem_x509_certificate(certificate)
         key = found.public_key()
+        begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise _refusal("the certificate is no X.509 certificate in PEM that can be used.") from None
-    if not found.not_valid_before_utc <= now <= found.not_valid_after_utc:
+    if not begins <= now <= ends:
         raise _refusal(
-            f"the certificate is valid from {found.not_valid_before_utc:%Y-%m-%d %H:%M} to"
-            f" {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC only."
+            f"the certificate is valid from {begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d %H:%M} UTC"
+            " only."
         )
     if not isinstance(key, _KEYS[claim.key_type]):
         raise _refusal(f"the key of the certificate is not for {claim.key_type}.")
