@@ -104,6 +104,19 @@ for projects. `[oslo_policy] enforce_new_defaults = false` also allows what the 
 releases allowed; changes of an image then need its owner or an administrator whatever the rules
 say.
 
+Callers without a token (`[DEFAULT] allow_anonymous_access`) never change anything, whatever the
+rules say. Schemas and discovery ask no rule; all else the defaults keep from those without a role,
+so to show them public images takes rules such as
+
+```
+get_images: "@"
+get_image: "rule:context_is_admin or role:reader or 'public':%(visibility)s"
+```
+
+Where a request's own rule denies, and `get_image` too, the answer is 404, else 403. What each kind
+of caller is answered to every request is in `tests/images/rbac/tables.py`, and what that is under
+some other rules in `overrides.py` beside it.
+
 ## Property protections
 
 The file that `[DEFAULT] property_protection_file` names says who may do what with custom properties

@@ -17,7 +17,7 @@ _CONFIGURATION = """\
 log_file = {folder}/glance.log
 use_stderr = false
 worker_self_reference_url = {url}
-enabled_backends = fast:file, cheap:file
+enabled_backends = {backends}
 enabled_import_methods = [glance-direct,web-download,copy-image]
 {options}
 [glance_store]
@@ -26,6 +26,8 @@ default_backend = fast
 filesystem_store_datadir = {folder}/fast
 [cheap]
 filesystem_store_datadir = {folder}/cheap
+[third]
+filesystem_store_datadir = {folder}/third
 [os_glance_staging_store]
 filesystem_store_datadir = {folder}/staging
 [os_glance_tasks_store]
@@ -33,12 +35,15 @@ filesystem_store_datadir = {folder}/tasks
 [database]
 connection = {database}
 [paste_deploy]
-flavor = keystone
+flavor = {flavor}
 config_file = {paste}
 [oslo_policy]
 policy_file = {folder}/policy.yaml
 [oslo_messaging_notifications]
 driver = noop
+"""
+
+_BY_KEYSTONE = """\
 [keystone_authtoken]
 www_authenticate_uri = {keystone}
 auth_url = {keystone}
@@ -50,7 +55,21 @@ user_domain_name = Default
 project_domain_name = Default
 service_token_roles = service
 service_token_roles_required = true
-{sections}
+"""
+
+# Whoever may speak to it says who he is, as our `trusted` flavor has it; and URIs of all ports can
+# be named.
+_BY_HEADERS = """\
+[import_filtering_opts]
+allowed_ports = []
+"""
+_HEADERS_FLAVOR = """
+[composite:glance-api-headers]
+paste.composite_factory = glance.api:root_app_factory
+/: by-headers
+
+[pipeline:by-headers]
+pipeline = versionnegotiation context rootapp
 """
 
 
@@ -69,32 +88,41 @@ def started(
     folder: Path,
     *,
     database: str,
-    keystone: Keystone,
+    keystone: Keystone | None,
+    backends: str = "fast:file, cheap:file",
     options: Mapping[str, str] | None = None,
     sections: str = "",
 ) -> Glance:
     """Make its tables in an empty database and serve it; it ends with this process.
 
-    `options` are more of [DEFAULT], `sections` more of the others.
+    Without Keystone it believes the headers `X-Project-Id`, `X-Roles` and so on of everybody who
+    sends `X-Identity-Status: Confirmed`. `options` are more of [DEFAULT], `sections` more of the
+    others.
     """
     binaries = environments.ready("glance")
     port = ports.any_free()
     url = f"http://{ports.LOOPBACK}:{port}"
-    for name in ("fast", "cheap", "staging", "tasks"):
+    for name in ("fast", "cheap", "third", "staging", "tasks"):
         (folder / name).mkdir(parents=True)
     (folder / "policy.yaml").touch()
-    (folder / "glance-api.conf").write_text(
-        _CONFIGURATION.format(
-            folder=folder,
-            url=url,
-            database=database.replace("+asyncpg", "+psycopg2"),
-            paste=binaries.parent / "etc" / "glance" / "glance-api-paste.ini",
-            keystone=keystone.url,
-            password=PASSWORD,
-            options="\n".join(f"{name} = {value}" for name, value in (options or {}).items()),
-            sections=sections,
-        )
+    paste = folder / "paste.ini"
+    stock = binaries.parent / "etc" / "glance" / "glance-api-paste.ini"
+    paste.write_text(stock.read_text() + _HEADERS_FLAVOR)
+    configuration = _CONFIGURATION.format(
+        folder=folder,
+        url=url,
+        database=database.replace("+asyncpg", "+psycopg2"),
+        backends=backends,
+        options="\n".join(f"{name} = {value}" for name, value in (options or {}).items()),
+        flavor="headers" if keystone is None else "keystone",
+        paste=paste,
     )
+    configuration += (
+        _BY_HEADERS
+        if keystone is None
+        else _BY_KEYSTONE.format(keystone=keystone.url, password=PASSWORD)
+    )
+    (folder / "glance-api.conf").write_text(configuration + sections)
     surroundings = {
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
         "HOME": str(folder),

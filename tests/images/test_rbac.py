@@ -9,8 +9,15 @@ from dev.routes import places
 from diptych_images.policies import RULES
 
 from tests.images.rbac import tables
-from tests.images.rbac.asking import ON_IMAGES, ON_NAMESPACES, ON_THE_SERVICE, REQUESTS, Request
-from tests.images.rbac.callers import CALLERS, MEMBERS
+from tests.images.rbac.asking import (
+    ON_IMAGES,
+    ON_NAMESPACES,
+    ON_THE_SERVICE,
+    REQUESTS,
+    Request,
+    words,
+)
+from tests.images.rbac.callers import CALLERS
 from tests.images.rbac.overrides import OVERRIDES
 from tests.images.rbac.place import Place, open_place
 from tests.images.rbac.stock import STATUSES, Found
@@ -34,18 +41,6 @@ def place(_place: Place, images_database: str) -> Place:
     """The service of the tables, with nothing in it; emptied after the test."""
     _place.stock.templates.clear()
     return _place
-
-
-def words(request: Request, answer: httpx.Response) -> str:
-    """The answer as the tables have it."""
-    if answer.status_code != request.answers:
-        return str(answer.status_code)
-    if request is not ON_IMAGES["list members"]:
-        return "ok"
-    seen = [entry["member_id"] for entry in answer.json()["members"]]
-    if sorted(seen) == sorted(MEMBERS):
-        return "all"
-    return "own" if len(seen) == 1 else repr(seen)
 
 
 async def found_on_images(

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import httpx
 
+from tests.images.rbac.callers import MEMBERS
 from tests.images.service import OCTETS, PATCH
 
 OLD_PATCH: Final = {"Content-Type": "application/openstack-images-v2.0-json-patch"}
@@ -51,6 +52,18 @@ async def send(
         headers={"Accept": "application/json", **request.headers, **headers},
         content=_content(request.body, known),
     )
+
+
+def words(request: Request, answer: httpx.Response) -> str:
+    """The answer as the tables have it."""
+    if answer.status_code != request.answers:
+        return str(answer.status_code)
+    if request.operation != "GET /v2/images/{image_id}/members":
+        return "ok"
+    seen = [entry["member_id"] for entry in answer.json()["members"]]
+    if sorted(seen) == sorted(MEMBERS):
+        return "all"
+    return "own" if len(seen) == 1 else repr(seen)
 
 
 def _content(body: Any, names: Mapping[str, str]) -> bytes | None:
