@@ -3,6 +3,7 @@
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -56,16 +57,21 @@ class Subjects:
             "protected": self._protected,
         }
 
-    async def path_parameters(self, path: str, made_up: Mapping[str, Any]) -> dict[str, Any]:
-        """For a path of the OpenAPI document: names of what exists, mostly."""
+    async def path_of(self, path: str, made_up: Mapping[str, Any]) -> str:
+        """A path of the OpenAPI document with names of what exists, mostly.
+
+        What is `made_up` is quoted already.
+        """
         found: dict[str, Any] = {}
         for name, value in made_up.items():
             exists = self._choose.random() < 0.9
-            found[name] = await self._one(name, path) if exists else value
+            found[name] = quote(await self._one(name, path), safe="") if exists else value
         fitting = next((kinds for end, kinds in _FITTING.items() if path.endswith(end)), ())
         if fitting and self._choose.random() < 0.5:
             found["image_id"] = await self.image(self._choose.choice(fitting))
-        return found
+        for name, value in found.items():
+            path = path.replace(f"{{{name}}}", str(value))
+        return path
 
     async def query(self, path: str, made_up: Mapping[str, Any]) -> dict[str, Any]:
         """Mostly fewer parameters, for one wrong one is enough; and markers that exist."""

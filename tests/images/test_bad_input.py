@@ -24,6 +24,7 @@ NUL, SURROGATE = "\\u0000", "\\ud800"
 LONG = "9" * 5000
 EMPTY = {"disk_format": "raw", "container_format": "bare", "k": "v"}
 V20 = {"Content-Type": "application/openstack-images-v2.0-json-patch"}
+SPACE, DEFINED = "/v2/metadefs/namespaces", "/v2/metadefs/namespaces/Raw"
 CHUNKED = {"Transfer-Encoding": "chunked"}
 
 
@@ -34,7 +35,10 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """The daemon, an image of Alice's without data (`queued`) and one with ten bytes (`active`)."""
+    """The daemon, an image of Alice's without data (`queued`) and one with ten bytes (`active`).
+
+    Also the namespace DEFINED.
+    """
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
@@ -42,6 +46,8 @@ class Server:
         self.active = self.new_image()
         stored = self.ask("PUT", f"/v2/images/{self.active}/file", OCTETS, b"0123456789")
         assert stored.status == 204
+        defined = self.ask("POST", SPACE, {}, '{"namespace": "Raw"}', who=ADMIN)
+        assert defined.status == 201
 
     def new_image(self) -> str:
         answer = self.ask("POST", "/v2/images", {}, json.dumps(EMPTY))
@@ -100,6 +106,12 @@ async def server(
 
 
 def check_error(answer: Answer, status: int, *, log: Path) -> None:
+    """Whether it is the refusal expected, and was no surprise to the daemon."""
+    check_form(answer, status)
+    assert "Traceback" not in log.read_text(errors="replace")
+
+
+def check_form(answer: Answer, status: int) -> None:
     """Whether it is the refusal expected, as JSON, or as text where no HTTP was understood."""
     assert answer.status == status, answer
     assert answer.headers["x-openstack-request-id"].startswith("req-")
@@ -110,7 +122,6 @@ def check_error(answer: Answer, status: int, *, log: Path) -> None:
     else:
         assert answer.headers["content-type"].startswith("text/plain")
         assert answer.body
-    assert "Traceback" not in log.read_text(errors="replace")
 
 
 CREATE = [
@@ -329,6 +340,10 @@ UPLOADS = [
     (CHUNKED, b"-1\r\nabc\r\n0\r\n\r\n", 400),
     (CHUNKED, b"f" * 20 + b"\r\nabc\r\n0\r\n\r\n", 400),
     (CHUNKED, b"3\r\nabcd\r\n0\r\n\r\n", 400),
+    (CHUNKED, b"0x3\r\nabc\r\n0\r\n\r\n", 400),
+    (CHUNKED, b"3\nabc\n0\n\n", 400),
+    (CHUNKED, b"\r\n", 400),
+    (CHUNKED, b"3\r\nabc\r\n0\r\nContent-Length: 9\r\n\r\n", 400),
 ]
 
 
@@ -396,6 +411,7 @@ def test_import(server: Server, headers: dict[str, str], body: str | bytes, stat
 
 
 TASKS = [f"limit={LONG}", "owner=\xe9", f"owner={'x' * 50_000}", "&" * 60_000, "%" * 60_000]
+NOT_TEXT = ["%ff", "a=%ff", "\xff=1", "%00", "a=%00", "marker=%ed%a0%80", "sort_key=%ff"]
 
 
 @pytest.mark.parametrize("query", TASKS, ids=range(len(TASKS)))
@@ -405,6 +421,49 @@ def test_list_of_tasks(server: Server, query: str) -> None:
         assert json.loads(answer.body)["tasks"] == []
     else:
         check_error(answer, 400, log=server.daemon.log)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/tasks",
+        SPACE,
+        DEFINED,
+        f"{DEFINED}/objects",
+        f"{DEFINED}/properties/one",
+        f"{DEFINED}/tags",
+    ],
+)
+def test_queries_that_are_no_text(server: Server, path: str) -> None:
+    for query in NOT_TEXT:
+        check_form(server.ask("GET", f"{path}?{query}", {}, who=ADMIN), 400)
+
+
+NAMES = [
+    ("GET", f"{SPACE}/%00", 404),
+    ("DELETE", f"{SPACE}/%00", 404),
+    ("GET", f"{SPACE}/%ff", 404),
+    ("GET", f"{SPACE}/" + "n" * 50_000, 404),
+    ("GET", f"{DEFINED}/objects/%00", 404),
+    ("DELETE", f"{DEFINED}/objects/%00", 400),
+    ("GET", f"{DEFINED}/properties/%ed%a0%80", 404),
+    ("POST", f"{DEFINED}/tags/%00", 400),
+    ("POST", f"{DEFINED}/tags/" + "t" * 300, 400),
+    ("DELETE", f"{DEFINED}/resource_types/%00", 400),
+    ("GET", "/v2/tasks/%00", 404),
+    ("GET", "/v2/tasks/" + "t" * 50_000, 404),
+    ("DELETE", "/v2/tasks/%00", 405),
+    ("DELETE", "/v2/stores/%00/{queued}", 409),
+    ("DELETE", "/v2/stores/fast/%00", 404),
+    ("GET", "/v2/images/%00/locations", 404),
+    ("GET", "/v2/images/%00/tasks", 404),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), NAMES, ids=range(len(NAMES)))
+def test_names(server: Server, method: str, path: str, status: int) -> None:
+    answer = server.ask(method, path.format(queued=server.queued), {}, who=ADMIN)
+    check_error(answer, status, log=server.daemon.log)
 
 
 def state(server: Server, image: str) -> str:
@@ -420,7 +479,19 @@ HEADERS = [
     ({"Range": "bytes=0-0\r\nRange: bytes=1-1"}, 400),
     ({"Content-Range": f"bytes {LONG}-1/3"}, 416),
     ({"Content-Length": "4"}, 400),
+    ({"Range": "bytes=0-0,2-3"}, 400),
+    ({"Range": "bytes=--1"}, 416),
+    ({"Range": "bytes=\x7f"}, 400),
+    ({"Transfer-Encoding": "chunked, chunked"}, 400),
+    ({"Transfer-Encoding": "\xb2"}, 400),
     ({"X-Openstack-Request-Id": "a" * 65}, 431),
+    ({"X-Big": "a" * 70_000}, 431),
+    ({"X-" + "n" * 70_000: "a"}, 431),
+    ({f"X-{at}": "a" * 20 for at in range(3000)}, 431),
+    ({"X-Project-Id": "p" * 5000}, 401),
+    ({"X-Project-Id": "\xff"}, 404),
+    ({"X-Roles": "\xff"}, 404),
+    ({"X-Roles": "," * 5000}, 404),
     ({"X-Project-Id\x00": "x"}, 400),
     ({"X-Nul": "a\x00b"}, 400),
     ({"X-Folded": "a\r\n b"}, 400),
@@ -434,6 +505,48 @@ HEADERS = [
 def test_header(server: Server, headers: dict[str, str], status: int) -> None:
     answer = server.ask("GET", f"/v2/images/{server.active}/file", headers)
     check_error(answer, status, log=server.daemon.log)
+
+
+STRANGE = [
+    {"Accept": "\xff"},
+    {"Accept": "application/json;q=\xb2"},
+    {"Accept": "," * 5000},
+    {"Accept-Encoding": "gzip;q=x, \xff"},
+    {"Range": "lines=0-1"},
+    {"If-Range": "\xff", "Range": "bytes=0-1"},
+    {"If-None-Match": '"' * 5000},
+    {"If-Modified-Since": "never"},
+    {"X-User-Id": "\xe9"},
+    {"X-Openstack-Request-Id": "\xff"},
+    {"X-Forwarded-For": "\xff", "X-Forwarded-Proto": "gopher"},
+    {"X-Auth-Token": "\xff" * 100},
+    {"Connection": "close, \xff"},
+    {"Cookie": "\xff"},
+    {"Content-Encoding": "gzip"},
+    {"Expect": "1000-continue"},
+    {f"X-{at}": "a" for at in range(3000)},
+]
+
+
+@pytest.mark.parametrize("headers", STRANGE, ids=range(len(STRANGE)))
+def test_strange_headers_are_no_reason_to_fail(server: Server, headers: dict[str, str]) -> None:
+    answer = server.ask("GET", f"/v2/images/{server.active}/file", headers)
+    assert (answer.status, answer.body) == (200, b"0123456789")
+
+
+CHUNKS = [
+    b"3;ext=1\r\nabc\r\n0\r\nTrailer: x\r\n\r\n",
+    b"3;" + b"e" * 100_000 + b"\r\nabc\r\n0\r\n\r\n",
+    b"00000000000000000000003\r\nabc\r\n0\r\n\r\n",
+    b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("chunks", CHUNKS, ids=range(len(CHUNKS)))
+def test_strange_chunks_are_read_as_they_are_meant(server: Server, chunks: bytes) -> None:
+    path = f"/v2/images/{server.new_image()}/file"
+    assert server.ask("PUT", path, {**OCTETS, **CHUNKED}, chunks).status == 204
+    assert server.ask("GET", path, {}).body == b"abc"
 
 
 @pytest.mark.parametrize("host", ["", "[", "[::1", "a b", "\xe9", "x:99999", "x:y", "a/b?c#d@e"])
@@ -500,6 +613,78 @@ def test_body_that_awaits_100_continue(server: Server) -> None:
     # The second time the answer comes first, and the body is not asked for.
     refused = server.exchange(upload)
     assert (refused.status, refused.headers["connection"]) == (409, "close")
+
+
+TAKING_JSON = [
+    ("POST", "/v2/images"),
+    ("PATCH", "/v2/images/{queued}"),
+    ("POST", "/v2/images/{queued}/import"),
+    ("POST", "/v2/images/{queued}/locations"),
+    ("POST", "/v2/images/{queued}/members"),
+    ("PUT", "/v2/images/{queued}/members/beta"),
+    ("POST", "/v2/tasks"),
+    ("POST", SPACE),
+    ("PUT", DEFINED),
+    ("POST", f"{DEFINED}/resource_types"),
+    ("POST", f"{DEFINED}/objects"),
+    ("PUT", f"{DEFINED}/objects/one"),
+    ("POST", f"{DEFINED}/properties"),
+    ("PUT", f"{DEFINED}/properties/one"),
+    ("POST", f"{DEFINED}/tags"),
+    ("PUT", f"{DEFINED}/tags/one"),
+]
+
+# Not JSON, or none that any of them takes.
+NO_DOCUMENTS: list[str | bytes] = [
+    "",
+    " ",
+    "{",
+    "{}}",
+    "{'name': 'x'}",
+    '{"name": "x",}',
+    '{"name": "x"} {}',
+    '{"name": "a\nb"}',
+    "null",
+    "true",
+    "0",
+    "-0.0",
+    "NaN",
+    "-Infinity",
+    '{"name": NaN}',
+    "1e400",
+    '{"name": 1e400}',
+    f'{{"name": {LONG}}}',
+    f'{{"name": "{NUL}"}}',
+    f'{{"{NUL}": {{}}}}',
+    f'{{"name": "{SURROGATE}"}}',
+    f'[{{"{SURROGATE}": 1}}]',
+    b'{"name": "\xff"}',
+    b'{"name": "\xed\xa0\x80"}',
+    b'\xef\xbb\xbf{"name": "x"}',
+    '{"name": "x"}'.encode("utf-16"),
+    b"\x1f\x8b\x08\x00",
+    "[" * 100_000,
+    "[" * 500 + "]" * 500,
+    '{"name":' * 500 + "1" + "}" * 500,
+    '{"properties": {"a": ' + "[" * 200 + "]" * 200 + "}}",
+    '{"name": {}, "name": [], "namespace": 1, "member": [], "url": {}, "tags": {}, "method": 1}',
+    "[[]]",
+    "[null]",
+    '[{"op": {}, "path": []}]',
+    '["' + "x" * 100_000 + '"]',
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), TAKING_JSON, ids=[f"{method} {path}" for method, path in TAKING_JSON]
+)
+def test_what_is_no_document(server: Server, method: str, path: str) -> None:
+    kind = PATCH if method == "PATCH" else {"Content-Type": "application/json"}
+    for body in NO_DOCUMENTS:
+        check_form(
+            server.ask(method, path.format(queued=server.queued), kind, body, who=ADMIN), 400
+        )
+    assert "Traceback" not in server.daemon.log.read_text(errors="replace")
 
 
 def test_no_path_keeps_the_log_busy(server: Server) -> None:

@@ -157,8 +157,12 @@ async def test_the_description_is_there_for_everyone_when_switched_on(custom_api
 
     page = await api.get("/docs", headers={"Accept": "text/html"})
     assert page.headers["content-type"].startswith("text/html")
-    for path in document["paths"]:
+    for path, operations in document["paths"].items():
         assert path in page.text
+        for operation in operations.values():
+            assert operation["summary"].partition("'")[0] in page.text
+    for told in ("member_status", "The bytes that are to come.", "application/json", "min_disk"):
+        assert told in page.text
     # Nothing of it comes from elsewhere, and nothing runs.
     assert "<script" not in page.text
     assert "//" not in page.text.partition("<details>")[0]

@@ -11,7 +11,6 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from typing import Any, cast
-from urllib.parse import quote
 
 import httpx
 import jsonschema
@@ -255,9 +254,7 @@ async def request_of(
     case: Case, subjects: Subjects, choose: random.Random, body: object = None
 ) -> httpx.Request:
     """The case with what exists in place of what is made up; with this body if there is one."""
-    path = case.path
-    for name, value in (await subjects.path_parameters(path, case.path_parameters)).items():
-        path = path.replace(f"{{{name}}}", quote(str(value), safe=""))
+    path = await subjects.path_of(case.path, case.path_parameters)
     sent = case.as_transport_kwargs(base_url=HERE)
     headers = await subjects.headers(case.path, case.headers)
     if "Content-Type" in sent["headers"]:

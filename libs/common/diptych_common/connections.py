@@ -31,6 +31,7 @@ class GuardedConnection(HttpToolsProtocol):
 
     _in_head = True
     _head_bytes = 0
+    _is_head_too_large = False
     _discarded = 0
     _head_timer: asyncio.TimerHandle | None = None
     _is_upgrade = False
@@ -54,7 +55,7 @@ class GuardedConnection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._in_head and self._head_bytes > MAX_HEAD:
-            self._refuse(b"431 Request Header Fields Too Large", b"The headers are too large.")
+            self._refuse_head()
             return
         # Any data stops uvicorn's timer for idle connections, that of a body which nobody reads
         # any more too; only the end of an answer starts it.
@@ -80,7 +81,10 @@ class GuardedConnection(HttpToolsProtocol):
                 data = self._head_without_upgrade() + rest if self._is_upgrade else b""
                 self._is_upgrade = False
             except httptools.HttpParserError:
-                self.send_400_response("Invalid HTTP request received.")
+                if self._is_head_too_large:
+                    self._refuse_head()
+                else:
+                    self.send_400_response("Invalid HTTP request received.")
                 return
 
     def _head_without_upgrade(self) -> bytes:
@@ -103,7 +107,12 @@ class GuardedConnection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Start the application."""
+        """Start the application, unless the head is too large."""
+        # Of a head that comes in one piece nothing was counted before its end.
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > MAX_HEAD:
+            self._is_head_too_large = True
+            raise ValueError("the head is too large")  # the parser stops, and tells its caller
         # The parser takes what follows for another protocol, and would not read a body. CONNECT
         # always asks for one; the application refuses it.
         self._is_upgrade = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
@@ -131,6 +140,9 @@ class GuardedConnection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
         self._refuse(b"400 Bad Request", msg.encode("ascii"))
+
+    def _refuse_head(self) -> None:
+        self._refuse(b"431 Request Header Fields Too Large", b"The headers are too large.")
 
     def _refuse(self, status: bytes, text: bytes) -> None:
         # Never into the middle of another answer.

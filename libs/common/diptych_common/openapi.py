@@ -27,6 +27,8 @@ summary { cursor: pointer; padding: .3rem 0; }
 summary code { font-size: 1rem; }
 b { display: inline-block; width: 4.5rem; }
 pre { background: #8882; padding: .7rem; overflow: auto; }
+table { border-spacing: .8rem .1rem; }
+td { vertical-align: top; }
 details { border-bottom: 1px solid #8884; }
 :root { color-scheme: light dark; }
 """
@@ -104,15 +106,46 @@ def described(*, title: str, routers: Sequence[APIRouter]) -> dict[str, Any]:
 def _operations(document: Mapping[str, Any]) -> Iterator[str]:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            shown = {
-                name: operation[name]
-                for name in ("parameters", "requestBody", "responses")
-                if name in operation
-            }
-            text = orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode()
             yield (
                 f"<details><summary><b>{method.upper()}</b> <code>{escape(path)}</code>"
                 f" {escape(operation['summary'])}</summary>"
-                f"<p>{escape(operation.get('description', ''))}</p>"
-                f"<pre>{escape(text)}</pre></details>"
             )
+            if "description" in operation:
+                yield f"<p>{escape(operation['description'])}</p>"
+            yield from _parameters(operation.get("parameters", ()))
+            if "requestBody" in operation:
+                yield from _contents("The body", operation["requestBody"])
+            for status, answer in sorted(operation["responses"].items()):
+                told = "An error" if status == "default" else f"{status}: {answer['description']}"
+                yield from _contents(told, answer)
+            yield "</details>"
+
+
+def _parameters(parameters: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not parameters:
+        return
+    yield "<table>"
+    for each in parameters:
+        told = each.get("description", "")
+        words = (each["name"], each["in"], _kind(each["schema"]), told)
+        yield f"<tr>{''.join(f'<td>{escape(word)}</td>' for word in words)}</tr>"
+    yield "</table>"
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return " | ".join(schema["enum"])
+    if "items" in schema:
+        return f"several: {_kind(schema['items'])}"
+    return schema.get("format") or schema["type"]
+
+
+def _contents(what: str, holder: Mapping[str, Any]) -> Iterator[str]:
+    contents = holder.get("content", {})
+    if not contents:
+        yield f"<p>{escape(what)}</p>"
+    for media_type, content in contents.items():
+        yield f"<p>{escape(what)} ({escape(media_type)})</p>"
+        if content["schema"]:
+            text = orjson.dumps(content["schema"], option=orjson.OPT_INDENT_2).decode()
+            yield f"<pre>{escape(text, quote=False)}</pre>"
