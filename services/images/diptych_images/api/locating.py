@@ -37,11 +37,19 @@ def check_named(url: str, res: Resources, *, anywhere: bool) -> None:
     """
     is_web = wire.scheme(url) in _WEB
     if not is_web and not anywhere:
+        _require_some_store(url, res)
         raise Forbidden("Only other services can register a location that is not on the web.")
     if is_web and not any(info.type == "http" for info in res.stores.info.values()):
         raise Forbidden("There is no store for locations on the web.")
     if is_web:
         check_uri(url, res.settings)
+
+
+def _require_some_store(url: str, res: Resources) -> None:
+    try:
+        res.stores.by_location(url)
+    except BadLocation:
+        raise wire.invalid() from None
 
 
 async def find(url: str, res: Resources, *, store: str | None = None) -> Found:
