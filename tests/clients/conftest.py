@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 import subprocess
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,15 @@ USERS = {
     "other": "other",
     "admin": "admin",
 }
+Polled = Callable[..., dict[str, Any]]
+
+# More than all tests together need.
+LIMITS = {
+    "image_size_total": 100_000,
+    "image_stage_total": 50_000,
+    "image_count_total": 10_000,
+    "image_count_uploading": 1_000,
+}
 METHODS = ("glance-direct", "web-download", "copy-image", "glance-download", "swift-local")
 # As an operator has it who lets some of the users use tasks.
 POLICY = """
@@ -62,6 +72,27 @@ def _region_name() -> str:
 
 
 @pytest.fixture(scope="session")
+def _limits(keystone: Keystone) -> dict[str, str]:
+    """The settings of a service whose limits Keystone has: those of LIMITS."""
+    token = keystone.token("admin", system=True)
+    service = keystone.call("POST", "/services", {"service": {"type": "limited"}}, token=token)
+    service_id = service["service"]["id"]
+    endpoint = {"service_id": service_id, "interface": "public", "url": "http://limited"}
+    place = keystone.call("POST", "/endpoints", {"endpoint": endpoint}, token=token)
+    registered = [
+        {"service_id": service_id, "resource_name": name, "default_limit": limit}
+        for name, limit in LIMITS.items()
+    ]
+    keystone.call("POST", "/registered_limits", {"registered_limits": registered}, token=token)
+    return {
+        "DEFAULT__USE_KEYSTONE_LIMITS": "true",
+        "OSLO_LIMIT__ENDPOINT_ID": place["endpoint"]["id"],
+        "OSLO_LIMIT__USERNAME": "admin",
+        "OSLO_LIMIT__PASSWORD": PASSWORD,
+    }
+
+
+@pytest.fixture(scope="session")
 async def image_daemon(
     keystone: Keystone,
     s3: Seaweedfs,
@@ -69,6 +100,7 @@ async def image_daemon(
     postgres_url: str,
     client_folder: Path,
     _region_name: str,
+    _limits: dict[str, str],
 ) -> AsyncGenerator[Daemon]:
     backends = {"one": Bucket(s3), "two": Bucket(s3), "objects": Container(swift)}
     stores = {"DEFAULT__ENABLED_BACKENDS": ", ".join(STORES.values())}
@@ -86,6 +118,8 @@ async def image_daemon(
         "DEFAULT__IMAGE_MEMBER_QUOTA": str(MEMBER_QUOTA),
         "DEFAULT__WORKERS": "1",
         "DEFAULT__ENABLED_IMPORT_METHODS": ", ".join(METHODS),
+        # Without it there are commands of `glance` that can do nothing.
+        "DEFAULT__SHOW_MULTIPLE_LOCATIONS": "true",
         "OS_GLANCE_STAGING_STORE__FILESYSTEM_STORE_DATADIR": str(client_folder / "staging"),
         "JOBS__WITH_WORKER": "true",
         "JOBS__SECRET_KEYS": sealing.new_key(),
@@ -95,6 +129,7 @@ async def image_daemon(
         "OUTBOUND__ALLOWED_PORTS": "",
         "IMPORT_FILTERING_OPTS__ALLOWED_PORTS": "",
         **by_keystone(keystone),
+        **_limits,
         "KEYSTONE_AUTHTOKEN__REGION_NAME": _region_name,
         # Where the others' key manager is, too.
         "BARBICAN__BARBICAN_REGION_NAME": "RegionOne",
@@ -345,6 +380,22 @@ def make_image(http: httpx.Client) -> Callable[..., dict[str, Any]]:
         return image
 
     return make
+
+
+@pytest.fixture
+def polled(http: httpx.Client) -> Polled:
+    """`polled(image, done)`: what the image is as soon as `done` of it is true."""
+
+    def poll(image: str, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        deadline = time.monotonic() + 60
+        while True:
+            shown = http.get(f"/v2/images/{image}").raise_for_status().json()
+            if done(shown):
+                return shown
+            assert time.monotonic() < deadline, shown
+            time.sleep(0.1)
+
+    return poll
 
 
 @dataclass(frozen=True)

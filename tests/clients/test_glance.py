@@ -6,7 +6,7 @@ import pytest
 from dev.keystone import Keystone
 
 from tests.clients.clouds import CommandFailed, PasswordCloud, rows
-from tests.clients.conftest import tag_of
+from tests.clients.conftest import LIMITS, Polled, tag_of
 
 QCOW2 = ("--disk-format=qcow2", "--container-format=bare")
 
@@ -44,6 +44,16 @@ def test_data_is_uploaded_afterwards(demo: PasswordCloud, qcow2: Path, name: str
         demo.glance("image-download", image, "--file", "/dev/null")
     demo.glance("image-upload", image, "--file", str(qcow2), "--size", str(qcow2.stat().st_size))
     assert demo.glance_shown("image-show", image)["status"] == "active"
+
+
+def test_data_is_staged_and_imported(
+    demo: PasswordCloud, polled: Polled, qcow2: Path, name: str
+) -> None:
+    image = demo.glance_shown("image-create", "--name", name, *QCOW2)["id"]
+    demo.glance("image-stage", image, "--file", str(qcow2))
+    assert demo.glance_shown("image-show", image)["status"] == "uploading"
+    demo.glance("image-import", image, "--import-method", "glance-direct")
+    assert polled(image, lambda shown: shown["status"] == "active")["stores"] == "fast"
 
 
 def test_metadata_and_tags_are_changed(demo: PasswordCloud, image: str, name: str) -> None:
@@ -122,3 +132,6 @@ def test_what_the_service_offers_is_told(demo: PasswordCloud, admin: PasswordClo
         demo.glance("stores-info", "--detail")
     assert "import-methods" in demo.glance("import-info")
     assert "os_hash_value" in demo.glance("explain", "image")
+    # Other tests of the same project go on meanwhile.
+    usage = {name: limit for name, limit, _ in rows(demo.glance("usage"))}
+    assert usage == {name: str(limit) for name, limit in LIMITS.items()}

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import secrets
-import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from diptych_common import migrations
 
 from tests import databases
 from tests.clients.clouds import Cloud, CommandFailed, PasswordCloud, rows
-from tests.clients.conftest import MIB, Site, by_keystone, make_region
+from tests.clients.conftest import MIB, Polled, Site, by_keystone, make_region
 from tests.images import signing
 from tests.images.daemon import Daemon
 from tests.images.service import OCTETS, configuration
@@ -28,24 +27,6 @@ STORES = ("objects", "one", "fast")
 IN_ALL = "fast,objects,one"
 QCOW2 = {"disk_format": "qcow2", "container_format": "bare"}
 FORMATS = ("--disk-format=qcow2", "--container-format=bare")
-
-Polled = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def polled(http: httpx.Client) -> Polled:
-    """`polled(image, done)`: what the image is as soon as `done` of it is true."""
-
-    def poll(image: str, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        deadline = time.monotonic() + 60
-        while True:
-            shown = http.get(f"/v2/images/{image}").raise_for_status().json()
-            if done(shown):
-                return shown
-            assert time.monotonic() < deadline, shown
-            time.sleep(0.1)
-
-    return poll
 
 
 def has_ended(shown: dict[str, Any]) -> bool:

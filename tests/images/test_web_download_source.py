@@ -564,3 +564,10 @@ def test_lists_default_to_glances() -> None:
     check_uri("http://example.org/", ImagesSettings())
     with pytest.raises(BadRequest):
         check_uri("http://example.org:8080/", ImagesSettings())
+
+
+async def test_a_host_that_does_not_exist_is_not_asked_for_again() -> None:
+    network = Refusing()
+    with pytest.raises(GiveUp, match=r"unknown\.example is not known"):
+        await downloaded("http://unknown.example/", outbound=network.outbound())
+    assert network.asked == ["unknown.example"]

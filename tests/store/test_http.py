@@ -1,6 +1,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,28 @@ async def test_a_server_that_tells_the_size_only_when_asked() -> None:
         assert await get(store(), web.url) == DATA
 
 
+async def test_a_server_that_sees_to_one_request_at_a_time() -> None:
+    """As Python's own: while it sends one body it takes no request for the size."""
+    turn = asyncio.Lock()
+    chunked = as_chunks(DATA, size=len(DATA))
+
+    async def handle(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        async with turn:
+            if asked.method == "GET" and len(web.asked) == 1:
+                writer.write(head(transfer_encoding="chunked"))
+                with suppress(ConnectionError):
+                    while True:
+                        writer.write(b"1\r\nx\r\n")
+                        await writer.drain()
+                        await asyncio.sleep(0.01)
+            else:
+                await chunked(asked, writer)
+
+    async with serving(handle) as web:
+        assert await get(store(), web.url) == DATA
+    assert [asked.method for asked in web.asked] == ["GET", "HEAD", "GET"]
+
+
 @pytest.mark.parametrize("by", [-1, 1])
 async def test_a_size_that_was_a_lie_is_an_error(by: int) -> None:
     async with serving(as_chunks(DATA, size=len(DATA) + by)) as web:
@@ -415,5 +438,6 @@ async def test_calls_are_told() -> None:
         ("open", Unreachable),
         ("open", type(None)),
         ("size", type(None)),
+        ("open", type(None)),
         ("open", NotFound),
     ]

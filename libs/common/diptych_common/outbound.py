@@ -143,6 +143,10 @@ class BadCertificate(ConnectionError):
     """The server could not show that it is the one that was meant."""
 
 
+class UnknownHost(ConnectionError):
+    """The name service knows that there is no such host; it would say so again."""
+
+
 class TooSlow(TimeoutError):
     """An answer that comes, but too slowly."""
 
@@ -527,7 +531,9 @@ class Outbound:
         except TimeoutError:
             raise TimeoutError(f"Nobody knew the host {target.host} in time.") from None
         except OSError as error:
-            raise ConnectionError(f"The host {target.host} is not known.") from error
+            message = f"The host {target.host} is not known."
+            is_final = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+            raise (UnknownHost if is_final else ConnectionError)(message) from error
         addresses = [ip_address(one) for one in dict.fromkeys(found)]
         if not addresses:
             raise ConnectionError(f"The host {target.host} is not known.")

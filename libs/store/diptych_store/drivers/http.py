@@ -100,7 +100,13 @@ class HttpStore:
         headers = {} if range == WHOLE else {"range": _range_header(range)}
         async with AsyncExitStack() as stack:
             answer = await stack.enter_async_context(self._answered(location, headers))
-            size, length, skipped = await self._measured(location, range, answer)
+            whole: int | None = None
+            if answer.status == 200 and _announced(answer) is None:
+                # A server that sees to one request at a time takes no other during this one.
+                await stack.aclose()
+                whole = await self._size(location)
+                answer = await stack.enter_async_context(self._answered(location, headers))
+            size, length, skipped = await self._measured(location, range, answer, whole)
             etag = answer.headers.get("etag", "")
             first = await stack.enter_async_context(aclosing(self._blocks(answer)))
             if range != WHOLE:
@@ -195,9 +201,12 @@ class HttpStore:
         raise Unreachable(message)
 
     async def _measured(
-        self, location: str, range: ByteRange, answer: Answer
+        self, location: str, range: ByteRange, answer: Answer, whole: int | None
     ) -> tuple[int, int, int]:
-        """The object's size, the length of the part, and what of the body comes before it."""
+        """The object's size, the length of the part, and what of the body comes before it.
+
+        `whole` is its size where it had to be asked for.
+        """
         if answer.status == 206 and range != WHOLE:
             size = self._part(location, range, answer)
             return size, range.length_within(size), 0
@@ -212,7 +221,7 @@ class HttpStore:
             )
         size = _announced(answer)
         if size is None:
-            size = await self._size(location)
+            size = await self._size(location) if whole is None else whole
         length = range.length_within(size)
         if range.start > FARTHEST_SKIP:
             raise ReadDenied(

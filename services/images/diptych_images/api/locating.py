@@ -38,6 +38,7 @@ def check_named(url: str, res: Resources, *, anywhere: bool) -> None:
     """
     is_web = wire.scheme(url) in _WEB
     if not is_web and not anywhere:
+        _require_some_store(url, res)
         raise Forbidden("Only other services can register a location that is not on the web.")
     if is_web and not any(info.type == "http" for info in res.stores.info.values()):
         raise Forbidden("There is no store for locations on the web.")
@@ -55,6 +56,13 @@ def check_beside(locations: Iterable[LocationRow], *, anywhere: bool) -> None:
     schemes = {one["url"].partition(":")[0] for one in locations}
     if not anywhere and not schemes <= set(_WEB):
         raise Forbidden("Only other services can give an image with data another location.")
+
+
+def _require_some_store(url: str, res: Resources) -> None:
+    try:
+        res.stores.by_location(url)
+    except BadLocation:
+        raise wire.invalid() from None
 
 
 async def find(url: str, res: Resources, *, store: str | None = None) -> Found:

@@ -26,6 +26,7 @@ from diptych_common.outbound import (
     Refused,
     TooLarge,
     TooSlow,
+    UnknownHost,
     parse,
 )
 from diptych_store.errors import Unreachable
@@ -152,7 +153,7 @@ async def _answered(
             answer = await stack.enter_async_context(opening)
         except TooLarge as error:
             raise _too_large(request, limit) from error
-        except (Refused, ValueError, BadCertificate) as error:
+        except (Refused, ValueError, BadCertificate, UnknownHost) as error:
             raise GiveUp(_reason(request, error)) from error
         except (ConnectionError, TimeoutError) as error:
             raise Unreachable(_reason(request, error)) from error

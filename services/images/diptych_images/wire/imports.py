@@ -62,7 +62,7 @@ class ImportRequest:
             try:
                 UUID(self.glance_image_id)
             except ValueError:
-                raise BadRequest("glance_image_id is not a UUID.") from None
+                raise BadRequest("The remote image id does not look like a UUID.") from None
         if self.method == "swift-local":
             swift_object(self.swift_location)
 
