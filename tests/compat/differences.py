@@ -41,7 +41,7 @@ EVERYWHERE: Final = (
         "every answer has an id that can be found in the log; Glance's versions and 401s have none",
     ),
     Difference("header etag", ABSENT, ANY, "caches and conditional requests need it"),
-    Difference("header vary", ABSENT, "Origin", "what depends on the origin is not to be cached"),
+    Difference("*header vary", ABSENT, "Origin", "what depends on the origin is not to be cached"),
     Difference("header accept-ranges", ABSENT, "bytes", "RFC 9110 wants ranges to be announced"),
     Difference("header content-range", ABSENT, "bytes */800", "RFC 9110: a 416 tells the size"),
     Difference(
@@ -50,11 +50,14 @@ EVERYWHERE: Final = (
         ABSENT,
         "an answer without a body has no type",
     ),
-    Difference(
-        "header openstack-image-store-ids",
-        "fast,cheap,os_glance_staging_store,os_glance_tasks_store",
-        "fast,cheap",
-        "no image can be stored in the reserved stores",
+    *(
+        Difference(
+            "header openstack-image-store-ids",
+            f"{stores},os_glance_staging_store,os_glance_tasks_store",
+            stores,
+            "no image can be stored in the reserved stores",
+        )
+        for stores in ("fast,cheap", "fast,cheap,web")
     ),
 )
 
@@ -63,7 +66,10 @@ def _status(theirs: int, ours: int, reason: str, *exchanges: str) -> Difference:
     return Difference("status", theirs, ours, reason, exchanges)
 
 
-_DETAIL = tuple(f"stores in detail, nothing, by {by}" for by in ("service", "nova", "admin"))
+_DETAIL = (
+    *(f"stores in detail, nothing, by {by}" for by in ("service", "nova", "admin")),
+    "stores with the web in detail",
+)
 
 
 def _of_metadefs() -> tuple[Difference, ...]:
@@ -186,6 +192,69 @@ def _of_metadefs() -> tuple[Difference, ...]:
     )
 
 
+def _of_locations() -> tuple[Difference, ...]:
+    def patches(*ends: str) -> tuple[str, ...]:
+        return tuple(f"patch locations: {end}" for end in ends)
+
+    def remove(where: str, *by: str) -> tuple[str, ...]:
+        return patches(*(f"remove {where} of located twice by {who}" for who in by))
+
+    twice = patches("add to located", "add at /1", "add two", "replace none by two")
+    twice = (*twice, *patches("add at /0", "replace in another order", "add at /2"))
+    unchanged = (
+        *patches("add to located twice"),
+        *remove("/0", "owner"),
+        *(name for where in ("/1", "/2", "/-", "all", "/x") for name in remove(where, "owner")),
+        *(name for where in ("/2", "all", "/x") for name in remove(where, "admin")),
+    )
+    shown = "a store is named once"
+    return (
+        Difference("body.stores", "web,web", "web", shown, ("show location, located twice",)),
+        Difference("*body.stores", "web,web", "web", shown, twice),
+        Difference("after: body.stores", "web,web", "web", shown, unchanged),
+        _status(400, 206, "parts of what is on the web can be had", "download a part from the web"),
+        _status(
+            *(403, 400, "nobody may name it, so that is what is told"),
+            *(
+                f"add location with {what}"
+                for what in (
+                    *("an empty url", "url file:///etc/passwd", "url filesystem:///etc/passwd"),
+                    *("url swift+config://x/y/z", "url nonsense", "url HTTP://127.0.0.1:1/x"),
+                )
+            ),
+        ),
+        Difference(
+            "header allow",
+            "POST",
+            "GET, POST",
+            "they can be read, too",
+            tuple(f"{method} locations" for method in ("PUT", "DELETE", "PATCH", "HEAD")),
+        ),
+        _status(500, 400, "a body is the client's error", "locations with a body"),
+        Difference(
+            "*body.locations*.colour",
+            "red",
+            ABSENT,
+            "of a location only what has a meaning is kept",
+            patches("add with more"),
+        ),
+        Difference(
+            "body.locations*.validation_data*",
+            ANY,
+            ABSENT,
+            "what was to be compared is no part of the location, nor does a GET show it",
+            patches("add with its digests", "add with a digest"),
+        ),
+        _status(
+            *(400, 403, "only administrators name what is in a store"),
+            *patches("add ftp://example.org/x", "add rbd://a/b/c/d"),
+        ),
+        _status(
+            200, 401, "without a method it is no preflight", "origin: preflight without a method"
+        ),
+    )
+
+
 DIFFERENCES: Final = (
     _status(401, 200, "a document for the version is of more use", "version without slash"),
     Difference(
@@ -271,4 +340,5 @@ DIFFERENCES: Final = (
     _status(400, 202, "openstacksdk names the store in both places", "import into some twice"),
     Difference("after: body.*", ANY, ANY, "it was accepted", ("import into some twice",)),
     *_of_metadefs(),
+    *_of_locations(),
 )

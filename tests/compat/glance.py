@@ -37,6 +37,8 @@ flavor = keystone
 config_file = {paste}
 [oslo_policy]
 policy_file = {folder}/policy.yaml
+[oslo_concurrency]
+lock_path = {folder}/locks
 [oslo_messaging_notifications]
 driver = noop
 [keystone_authtoken]
@@ -80,7 +82,7 @@ def started(
     binaries = environments.ready("glance")
     port = ports.any_free()
     url = f"http://{ports.LOOPBACK}:{port}"
-    for name in ("fast", "cheap", "staging", "tasks"):
+    for name in ("fast", "cheap", "staging", "tasks", "locks"):
         (folder / name).mkdir(parents=True)
     (folder / "policy.yaml").touch()
     (folder / "glance-api.conf").write_text(
