@@ -284,7 +284,8 @@ async def insert(connection: AsyncConnection, values: Mapping[str, object]) -> I
         insert_into(images)
         .values(dict(values))
         .on_conflict_do_nothing(index_elements=[images.c.id])
-        .returning(*_after_a_change(images))
+        # It has none yet. A subquery of an INSERT is not correlated: it would find everybody's.
+        .returning(images, _NO_LOCATIONS.label("locations"), sa.null().label("member_status"))
     )
     return _row(await connection.execute(statement))
 
