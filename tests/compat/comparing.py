@@ -46,7 +46,8 @@ def answer(response: httpx.Response, *, ids: Iterable[str]) -> dict[str, Any]:
     media = response.headers.get("content-type", "")
     for name, value in response.headers.items():
         # The length of a document follows from its values, some of which are not compared.
-        if name == "content-length" and media != "application/octet-stream" and response.content:
+        is_document = bool(response.content) or response.request.method == "HEAD"
+        if name == "content-length" and media != "application/octet-stream" and is_document:
             continue
         if name not in _UNCOMPARED_HEADERS:
             value = value.replace("charset=utf-8", "charset=UTF-8")

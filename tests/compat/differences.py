@@ -255,6 +255,62 @@ def _of_locations() -> tuple[Difference, ...]:
     )
 
 
+def _of_the_front() -> tuple[Difference, ...]:
+    def media(*versions: str) -> tuple[str, ...]:
+        kind = "application/vnd.openstack.images"
+        return tuple(f"media type {kind}-{one} of /v2/images?tag=none" for one in versions)
+
+    algorithms = tuple(f"create with os_hash_algo {one}" for one in ("sha512", "sha256"))
+    return (
+        _status(401, 200, "a document for the version is of more use", "front: GET /v2/"),
+        _status(
+            *(401, 300, "which versions there are needs no token"),
+            *("front: GET /v2.0/", "front: GET /v2.1"),
+        ),
+        _status(
+            *(200, 300, "it is no path of ours, and no preflight"),
+            *("front: OPTIONS /", "health below"),
+        ),
+        *(
+            _status(theirs, 200, "the path has said the version", name)
+            for theirs, name in zip(
+                (404, 300, 300, 300), media("v2.3", "v2.99", "v3", "v1"), strict=True
+            )
+        ),
+        _status(
+            *(200, 405, "it is no preflight"),
+            *(f"verb: OPTIONS /v2/{path}" for path in ("images", "images/$id", "schemas/image")),
+        ),
+        _status(200, 501, "it is no preflight", "verb: OPTIONS /v2/nothing"),
+        _status(
+            *(405, 400, "the server reads no verbs that HTTP does not have"),
+            *(f"verb: FOO /v2/{path}" for path in ("images", "images/$id", "schemas/image")),
+        ),
+        _status(
+            *(501, 400, "the server reads no verbs that HTTP does not have"),
+            "verb: FOO /v2/nothing",
+        ),
+        _status(500, 431, "Glance means to", "request id long"),
+        _status(500, 400, "a body is the client's error", "usage with a body"),
+        _status(403, 404, "it is not there, however many others there are", "leave cheap, active"),
+        _status(403, 409, "there is no such store", "leave os_glance_staging_store, active"),
+        Difference(
+            "*body.os_hash_algo", None, ANY, "clients choose what is hashed with", algorithms
+        ),
+        _status(201, 400, "there is no such digest", "create with os_hash_algo nonsense"),
+        Difference(
+            "after: status", 200, 404, "it was refused", ("create with os_hash_algo nonsense",)
+        ),
+        Difference(
+            "body.tasks*.message",
+            "Copied 0 MiB",
+            "",
+            "of what succeeded there is nothing to say",
+            tuple(f"tasks of imported, imported, by {one}" for one in ("owner", "reader", "admin")),
+        ),
+    )
+
+
 DIFFERENCES: Final = (
     _status(401, 200, "a document for the version is of more use", "version without slash"),
     Difference(
@@ -270,7 +326,13 @@ DIFFERENCES: Final = (
         ABSENT,
         ANY,
         "properties of Glance's stock schema-image.json, limits that hold, and descriptions",
-        ("schema image", "schema images", "schema member", "schema members"),
+        (
+            *("schema image", "schema images", "schema member", "schema members"),
+            *(
+                f"packed: GET /v2/schemas/image as {accepted}"
+                for accepted in ("gzip", "deflate", "br, gzip;q=0.5", "*")
+            ),
+        ),
     ),
     Difference(
         "body.properties.*",
@@ -341,4 +403,5 @@ DIFFERENCES: Final = (
     Difference("after: body.*", ANY, ANY, "it was accepted", ("import into some twice",)),
     *_of_metadefs(),
     *_of_locations(),
+    *_of_the_front(),
 )
