@@ -17,8 +17,9 @@ _UNCOMPARED_HEADERS: Final = frozenset(
 _IN_NO_ORDER: Final = frozenset(
     {"tags", "members", "objects", "required", "resource_type_associations"}
 )
-# Where files are is each service's own.
+# Where files are is each service's own; of an image's several locations Glance takes any first.
 _FILE = re.compile(r"file://[^\s\",]*")
+_SITE = re.compile(r"http://127\.0\.0\.1:\d+/(disk|other)")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _RAW_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -35,7 +36,7 @@ def answer(response: httpx.Response, *, ids: Iterable[str]) -> dict[str, Any]:
     known = frozenset(ids)
 
     def plain(value: str) -> str:
-        value = _FILE.sub("(file)", value)
+        value = _SITE.sub("(site)", _FILE.sub("(file)", value))
         value = _TIME.sub("(time)", value)
         value = _RAW_TIME.sub("(raw time)", value)
         value = _UUID.sub(lambda found: found[0] if found[0] in known else "(id)", value)
@@ -45,7 +46,8 @@ def answer(response: httpx.Response, *, ids: Iterable[str]) -> dict[str, Any]:
     media = response.headers.get("content-type", "")
     for name, value in response.headers.items():
         # The length of a document follows from its values, some of which are not compared.
-        if name == "content-length" and media != "application/octet-stream" and response.content:
+        is_document = bool(response.content) or response.request.method == "HEAD"
+        if name == "content-length" and media != "application/octet-stream" and is_document:
             continue
         if name not in _UNCOMPARED_HEADERS:
             value = value.replace("charset=utf-8", "charset=UTF-8")

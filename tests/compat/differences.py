@@ -41,7 +41,7 @@ EVERYWHERE: Final = (
         "every answer has an id that can be found in the log; Glance's versions and 401s have none",
     ),
     Difference("header etag", ABSENT, ANY, "caches and conditional requests need it"),
-    Difference("header vary", ABSENT, "Origin", "what depends on the origin is not to be cached"),
+    Difference("*header vary", ABSENT, "Origin", "what depends on the origin is not to be cached"),
     Difference("header accept-ranges", ABSENT, "bytes", "RFC 9110 wants ranges to be announced"),
     Difference("header content-range", ABSENT, "bytes */800", "RFC 9110: a 416 tells the size"),
     Difference(
@@ -50,11 +50,14 @@ EVERYWHERE: Final = (
         ABSENT,
         "an answer without a body has no type",
     ),
-    Difference(
-        "header openstack-image-store-ids",
-        "fast,cheap,os_glance_staging_store,os_glance_tasks_store",
-        "fast,cheap",
-        "no image can be stored in the reserved stores",
+    *(
+        Difference(
+            "header openstack-image-store-ids",
+            f"{stores},os_glance_staging_store,os_glance_tasks_store",
+            stores,
+            "no image can be stored in the reserved stores",
+        )
+        for stores in ("fast,cheap", "fast,cheap,web")
     ),
 )
 
@@ -63,7 +66,10 @@ def _status(theirs: int, ours: int, reason: str, *exchanges: str) -> Difference:
     return Difference("status", theirs, ours, reason, exchanges)
 
 
-_DETAIL = tuple(f"stores in detail, nothing, by {by}" for by in ("service", "nova", "admin"))
+_DETAIL = (
+    *(f"stores in detail, nothing, by {by}" for by in ("service", "nova", "admin")),
+    "stores with the web in detail",
+)
 
 
 def _of_metadefs() -> tuple[Difference, ...]:
@@ -186,6 +192,125 @@ def _of_metadefs() -> tuple[Difference, ...]:
     )
 
 
+def _of_locations() -> tuple[Difference, ...]:
+    def patches(*ends: str) -> tuple[str, ...]:
+        return tuple(f"patch locations: {end}" for end in ends)
+
+    def remove(where: str, *by: str) -> tuple[str, ...]:
+        return patches(*(f"remove {where} of located twice by {who}" for who in by))
+
+    twice = patches("add to located", "add at /1", "add two", "replace none by two")
+    twice = (*twice, *patches("add at /0", "replace in another order", "add at /2"))
+    unchanged = (
+        *patches("add to located twice"),
+        *remove("/0", "owner"),
+        *(name for where in ("/1", "/2", "/-", "all", "/x") for name in remove(where, "owner")),
+        *(name for where in ("/2", "all", "/x") for name in remove(where, "admin")),
+    )
+    shown = "a store is named once"
+    return (
+        Difference("body.stores", "web,web", "web", shown, ("show location, located twice",)),
+        Difference("*body.stores", "web,web", "web", shown, twice),
+        Difference("after: body.stores", "web,web", "web", shown, unchanged),
+        _status(400, 206, "parts of what is on the web can be had", "download a part from the web"),
+        _status(
+            *(403, 400, "nobody may name it, so that is what is told"),
+            *(
+                f"add location with {what}"
+                for what in (
+                    *("an empty url", "url file:///etc/passwd", "url filesystem:///etc/passwd"),
+                    *("url swift+config://x/y/z", "url nonsense", "url HTTP://127.0.0.1:1/x"),
+                )
+            ),
+        ),
+        Difference(
+            "header allow",
+            "POST",
+            "GET, POST",
+            "they can be read, too",
+            tuple(f"{method} locations" for method in ("PUT", "DELETE", "PATCH", "HEAD")),
+        ),
+        _status(500, 400, "a body is the client's error", "locations with a body"),
+        Difference(
+            "*body.locations*.colour",
+            "red",
+            ABSENT,
+            "of a location only what has a meaning is kept",
+            patches("add with more"),
+        ),
+        Difference(
+            "body.locations*.validation_data*",
+            ANY,
+            ABSENT,
+            "what was to be compared is no part of the location, nor does a GET show it",
+            patches("add with its digests", "add with a digest"),
+        ),
+        _status(
+            *(400, 403, "only administrators name what is in a store"),
+            *patches("add ftp://example.org/x", "add rbd://a/b/c/d"),
+        ),
+        _status(
+            200, 401, "without a method it is no preflight", "origin: preflight without a method"
+        ),
+    )
+
+
+def _of_the_front() -> tuple[Difference, ...]:
+    def media(*versions: str) -> tuple[str, ...]:
+        kind = "application/vnd.openstack.images"
+        return tuple(f"media type {kind}-{one} of /v2/images?tag=none" for one in versions)
+
+    algorithms = tuple(f"create with os_hash_algo {one}" for one in ("sha512", "sha256"))
+    return (
+        _status(401, 200, "a document for the version is of more use", "front: GET /v2/"),
+        _status(
+            *(401, 300, "which versions there are needs no token"),
+            *("front: GET /v2.0/", "front: GET /v2.1"),
+        ),
+        _status(
+            *(200, 300, "it is no path of ours, and no preflight"),
+            *("front: OPTIONS /", "health below"),
+        ),
+        *(
+            _status(theirs, 200, "the path has said the version", name)
+            for theirs, name in zip(
+                (404, 300, 300, 300), media("v2.3", "v2.99", "v3", "v1"), strict=True
+            )
+        ),
+        _status(
+            *(200, 405, "it is no preflight"),
+            *(f"verb: OPTIONS /v2/{path}" for path in ("images", "images/$id", "schemas/image")),
+        ),
+        _status(200, 501, "it is no preflight", "verb: OPTIONS /v2/nothing"),
+        _status(
+            *(405, 400, "the server reads no verbs that HTTP does not have"),
+            *(f"verb: FOO /v2/{path}" for path in ("images", "images/$id", "schemas/image")),
+        ),
+        _status(
+            *(501, 400, "the server reads no verbs that HTTP does not have"),
+            "verb: FOO /v2/nothing",
+        ),
+        _status(500, 431, "Glance means to", "request id long"),
+        _status(500, 400, "a body is the client's error", "usage with a body"),
+        _status(403, 404, "it is not there, however many others there are", "leave cheap, active"),
+        _status(403, 409, "there is no such store", "leave os_glance_staging_store, active"),
+        Difference(
+            "*body.os_hash_algo", None, ANY, "clients choose what is hashed with", algorithms
+        ),
+        _status(201, 400, "there is no such digest", "create with os_hash_algo nonsense"),
+        Difference(
+            "after: status", 200, 404, "it was refused", ("create with os_hash_algo nonsense",)
+        ),
+        Difference(
+            "body.tasks*.message",
+            "Copied 0 MiB",
+            "",
+            "of what succeeded there is nothing to say",
+            tuple(f"tasks of imported, imported, by {one}" for one in ("owner", "reader", "admin")),
+        ),
+    )
+
+
 DIFFERENCES: Final = (
     _status(401, 200, "a document for the version is of more use", "version without slash"),
     Difference(
@@ -201,7 +326,13 @@ DIFFERENCES: Final = (
         ABSENT,
         ANY,
         "properties of Glance's stock schema-image.json, limits that hold, and descriptions",
-        ("schema image", "schema images", "schema member", "schema members"),
+        (
+            *("schema image", "schema images", "schema member", "schema members"),
+            *(
+                f"packed: GET /v2/schemas/image as {accepted}"
+                for accepted in ("gzip", "deflate", "br, gzip;q=0.5", "*")
+            ),
+        ),
     ),
     Difference(
         "body.properties.*",
@@ -271,4 +402,6 @@ DIFFERENCES: Final = (
     _status(400, 202, "openstacksdk names the store in both places", "import into some twice"),
     Difference("after: body.*", ANY, ANY, "it was accepted", ("import into some twice",)),
     *_of_metadefs(),
+    *_of_locations(),
+    *_of_the_front(),
 )

@@ -39,6 +39,8 @@ flavor = {flavor}
 config_file = {paste}
 [oslo_policy]
 policy_file = {folder}/policy.yaml
+[oslo_concurrency]
+lock_path = {folder}/locks
 [oslo_messaging_notifications]
 driver = noop
 """
@@ -102,7 +104,7 @@ def started(
     binaries = environments.ready("glance")
     port = ports.any_free()
     url = f"http://{ports.LOOPBACK}:{port}"
-    for name in ("fast", "cheap", "third", "staging", "tasks"):
+    for name in ("fast", "cheap", "third", "staging", "tasks", "locks"):
         (folder / name).mkdir(parents=True)
     (folder / "policy.yaml").touch()
     paste = folder / "paste.ini"

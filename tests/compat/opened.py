@@ -28,7 +28,6 @@ ORIGIN: Final = "http://horizon.example"
 
 _WHERE: Final = "/v2/images/$id/locations"
 _HASHED: Final = (Until("os_hash_value", DIGEST), Until("os_glance_import_task", None))
-_ACTIVE: Final = (Until("status", "active"), Until("os_glance_import_task", None))
 
 
 def _adding(
@@ -90,7 +89,6 @@ LOCATIONS: Final = (
         _adding(f"{given} by {by}", {"url": "$web"}, given, by, then=_HASHED)
         for given, by in (
             *(("queued", "owner"), ("queued", "manager"), ("queued private", "admin")),
-            *(("queued public", "nova"), ("queued community", "nova")),
         )
     ),
     *(
@@ -121,7 +119,7 @@ LOCATIONS: Final = (
         )
     ),
     *(
-        _adding(f"with {name}", body, then=_ACTIVE)
+        _adding(f"with {name}", body, then=_HASHED)
         for name, body in (
             ("its digest", _checked(os_hash_algo="sha512", os_hash_value=DIGEST)),
             ("empty validation_data", _checked()),
@@ -137,6 +135,7 @@ LOCATIONS: Final = (
 
 _WEB: Final = {"url": "$web", "metadata": {}}
 _WEB2: Final = {"url": "$web2", "metadata": {}}
+_WEB3: Final = {"url": "$web/third", "metadata": {}}
 
 
 def _patch(
@@ -164,7 +163,7 @@ PATCHES: Final = (
         body=[{"op": "add", "path": "/locations/-", "value": _WEB}],
     ),
     *(
-        _patch(f"add to {given}", ("add", "/locations/-", _WEB2), given=given)
+        _patch(f"add to {given}", ("add", "/locations/-", _WEB3), given=given)
         for given in ("located", "located twice", "active", "deactivated", "uploading", "formless")
     ),
     *(

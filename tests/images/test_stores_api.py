@@ -133,6 +133,7 @@ async def test_what_cannot_leave_is_refused(site: Make) -> None:
         assert (await leave(here, other, "fast")).status_code == 409
     await here.api.post(f"/v2/images/{image}/actions/deactivate", headers=ADMIN)
     assert (await leave(here, image, "fast")).status_code == 409
+    await here.api.post(f"/v2/images/{image}/actions/reactivate", headers=ADMIN)
     assert (await here.show(image))["stores"] == IN_BOTH
 
 

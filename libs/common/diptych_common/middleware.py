@@ -200,9 +200,8 @@ class Cors:
         headers = Headers(scope=scope)
         granted = self._granted(headers.get("origin"))
         if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-            granted.update(
-                self._preflight(headers) if "access-control-allow-origin" in granted else {}
-            )
+            if "access-control-allow-origin" in granted:
+                granted = self._preflight(headers, granted)
             await Response(headers=granted)(scope, receive, send)
             return
         if self._expose_headers and "access-control-allow-origin" in granted:
@@ -232,18 +231,22 @@ class Cors:
         # A cache must not serve this answer to an origin that would have been granted.
         return {"vary": "Origin"}
 
-    def _preflight(self, headers: Headers) -> Mapping[str, str]:
+    def _preflight(self, headers: Headers, granted: Mapping[str, str]) -> dict[str, str]:
         method = headers["access-control-request-method"]
         asked = headers.get("access-control-request-headers", "")
-        wanted = {name for item in asked.split(",") if (name := item.strip().lower())}
+        wanted = [name for item in asked.split(",") if (name := item.strip())]
         allowed = _SAFE_HEADERS | {name.lower() for name in self._allow_headers}
-        if method not in self._allow_methods or not wanted <= allowed:
-            return {}
-        return {
-            "access-control-allow-methods": ",".join(self._allow_methods),
-            "access-control-allow-headers": ",".join(self._allow_headers),
+        if method not in self._allow_methods or not {name.lower() for name in wanted} <= allowed:
+            return {"vary": "Origin"}
+        answer = {
+            **granted,
+            "access-control-allow-methods": method,
             "access-control-max-age": self._max_age,
         }
+        if wanted:
+            # All that was asked: browsers want Content-Type named too, unless it is a form's.
+            answer["access-control-allow-headers"] = ",".join(wanted)
+        return answer
 
 
 class LastResort:

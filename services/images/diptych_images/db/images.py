@@ -291,8 +291,8 @@ async def insert(connection: AsyncConnection, values: Mapping[str, object]) -> I
         insert_into(images)
         .values(dict(values))
         .on_conflict_do_nothing(index_elements=[images.c.id])
-        # Not `_after_a_change`: in an INSERT its subquery would be of all images, not of this one.
-        .returning(*images.c, _NO_LOCATIONS.label("locations"), sa.null().label("member_status"))
+        # It has none yet. A subquery of an INSERT is not correlated: it would find everybody's.
+        .returning(images, _NO_LOCATIONS.label("locations"), sa.null().label("member_status"))
     )
     return _row(await connection.execute(statement))
 
