@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import shutil
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from diptych_common.metrics import Metrics
-from diptych_images.cache.directory import Directory, Image
+from diptych_images.cache.directory import Directory, Image, Part, Refusal
 from diptych_images.cache.reading import Cache
 from diptych_store.drivers.memory import MemoryStore
 from diptych_store.protocol import Attempt, ByteRange, Reading, Store
@@ -325,6 +326,24 @@ async def test_an_image_without_a_digest_passes_the_cache_by(
         await server.execute("UPDATE images SET checksum = NULL, os_hash_value = NULL")
     assert await download(api, path) == content
     assert node.stored() == 0
+
+
+def test_verifying_ends_when_the_service_stops(tmp_path: Path) -> None:
+    directory = Directory(tmp_path, max_size=8 * BLOCK, block_size=BLOCK)
+    directory.prepare()
+    image = Image("a", 5, "sha256", hashlib.sha256(b"bytes").hexdigest())
+    part = directory.claim(image, 0)
+    assert isinstance(part, Part)
+    assert directory.claim(image, 0) is Refusal.BUSY
+    part.write(memoryview(b"bytes"))
+    part.publish()
+    assert directory.claim(image, 0) is Refusal.THERE
+    stopping = threading.Event()
+    stopping.set()
+    assert directory.verify(image, stopping) is None
+    assert not directory.is_verified(image)
+    assert directory.verify(image, threading.Event()) is True
+    assert directory.is_verified(image)
 
 
 async def test_prometheus_is_told(node: Node) -> None:

@@ -8,6 +8,7 @@ one to open a store, but for readers that the cache cannot serve: they go on wit
 import asyncio
 import hashlib
 import logging
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
@@ -107,14 +108,16 @@ class Cache:
         self._metrics = CacheMetrics(metrics)
         self._on_fetched = on_fetched
         self._threads = Threads("cache", count=16)
-        # To hold a large image against its digest takes minutes.
+        # To hold a large image against its digest takes minutes, for which no stop has to wait.
         self._verifying = Threads("cache-verify", count=1)
+        self.stopping = threading.Event()
         self._fetches: dict[tuple[str, int], _Fetch] = {}
         self._readers: dict[str, set[_Reader]] = {}
         self._tasks: dict[asyncio.Task[None], str] = {}
 
     async def aclose(self) -> None:
         """End all fetches; what they have begun goes."""
+        self.stopping.set()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -390,7 +393,7 @@ class Cache:
         try:
             if await self.run(self.directory.is_verified, image):
                 return
-            if await self._verifying.run(self.directory.verify, image) is False:
+            if await self._verifying.run(self.directory.verify, image, self.stopping) is False:
                 log.error("Image %s does not have its digest; it is not cached", image.id)
         except OSError as error:
             log.warning("Image %s is not verified in the cache: %s", image.id, error)
