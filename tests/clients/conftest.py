@@ -117,6 +117,7 @@ async def image_daemon(
         "DEFAULT__IMAGE_TAG_QUOTA": str(TAG_QUOTA),
         "DEFAULT__IMAGE_MEMBER_QUOTA": str(MEMBER_QUOTA),
         "DEFAULT__WORKERS": "1",
+        "DEFAULT__IMAGE_CACHE_DIR": str(client_folder / "cache"),
         "DEFAULT__ENABLED_IMPORT_METHODS": ", ".join(METHODS),
         # Without it there are commands of `glance` that can do nothing.
         "DEFAULT__SHOW_MULTIPLE_LOCATIONS": "true",

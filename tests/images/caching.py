@@ -58,8 +58,8 @@ class Origin:
                 await self.changed.wait()
             piece = body[position : min(position + BLOCK // 4, end)]
             writer.write(piece)
-            await writer.drain()
             self.sent += len(piece)
+            await writer.drain()
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Node:
     environ: dict[str, str]
     folder: Path
 
-    async def image(self, content: bytes, *, told: bytes | None = None, **columns: object) -> str:
+    async def image(self, content: bytes, *, told: bytes | None = None) -> str:
         """The path of an active image of Alice's at the origin; its digest is that of `told`."""
         image = str(uuid4())
         self.origin.objects[image] = content

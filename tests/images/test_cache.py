@@ -1,12 +1,20 @@
 """Downloads through a node's cache: each image is fetched once, whatever happens."""
 
 import asyncio
+import hashlib
 import shutil
+import threading
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from diptych_common.metrics import Metrics
+from diptych_images.cache.directory import Directory, Image, Part, Refusal
+from diptych_images.cache.reading import Cache
+from diptych_store.drivers.memory import MemoryStore
+from diptych_store.protocol import Attempt, ByteRange, Reading, Store
 from starlette.types import ASGIApp
 
 from tests import databases
@@ -318,3 +326,65 @@ async def test_an_image_without_a_digest_passes_the_cache_by(
         await server.execute("UPDATE images SET checksum = NULL, os_hash_value = NULL")
     assert await download(api, path) == content
     assert node.stored() == 0
+
+
+def test_verifying_ends_when_the_service_stops(tmp_path: Path) -> None:
+    directory = Directory(tmp_path, max_size=8 * BLOCK, block_size=BLOCK)
+    directory.prepare()
+    image = Image("a", 5, "sha256", hashlib.sha256(b"bytes").hexdigest())
+    part = directory.claim(image, 0)
+    assert isinstance(part, Part)
+    assert directory.claim(image, 0) is Refusal.BUSY
+    part.write(memoryview(b"bytes"))
+    part.publish()
+    assert directory.claim(image, 0) is Refusal.THERE
+    stopping = threading.Event()
+    stopping.set()
+    assert directory.verify(image, stopping) is None
+    assert not directory.is_verified(image)
+    assert directory.verify(image, threading.Event()) is True
+    assert directory.is_verified(image)
+
+
+async def test_prometheus_is_told(node: Node) -> None:
+    content = data(2.5)
+    image = Image("a", len(content), "sha512", hashlib.sha512(content).hexdigest())
+    directory = Directory(node.folder, max_size=8 * BLOCK, block_size=BLOCK)
+    directory.prepare()
+    metrics, fetched = Metrics(), list[tuple[str, int]]()
+    cache = Cache(directory, metrics, on_fetched=lambda *told: fetched.append(told))
+    store = MemoryStore("m")
+    attempt = Attempt("a", "token")
+
+    async def blocks() -> AsyncGenerator[bytes]:
+        yield content
+
+    await store.write(attempt, blocks(), size=None)
+    location = await store.publish(attempt)
+
+    @asynccontextmanager
+    async def source(asked: ByteRange) -> AsyncGenerator[tuple[Store, Reading]]:
+        async with store.open(location, asked) as reading:
+            yield store, reading
+
+    async def read() -> bytes:
+        async with cache.open(image, ByteRange(), source) as reading:
+            assert reading is not None
+            return b"".join([bytes(block) async for block in reading.blocks])
+
+    assert await read() == content
+    await cache.fill(image, source)  # until all is verified
+    assert await read() == content
+    directory.max_size = BLOCK
+    directory.drop_all()
+    assert await read() == content
+    told = metrics.render().decode()
+    for line in (
+        'diptych_image_cache_requests_total{outcome="miss"} 2.0',
+        'diptych_image_cache_requests_total{outcome="hit"} 1.0',
+        f'diptych_image_cache_bytes_total{{way="served"}} {2 * len(content) + BLOCK:.1f}',
+        f'diptych_image_cache_bytes_total{{way="bypass"}} {len(content) - BLOCK:.1f}',
+    ):
+        assert line in told, told
+    assert {name for name, _ in fetched} == {"m"}
+    await cache.aclose()

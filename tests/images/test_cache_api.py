@@ -135,6 +135,11 @@ async def test_all_is_cleared_or_a_part_of_it(
 ) -> None:
     cached, queued = await node.image(b"one"), await node.image(b"two")
     await api.get(f"{cached}/file", headers=ALICE)
+
+    async def is_cached() -> bool:
+        return bool((await state(api))[0])
+
+    await until(is_cached)
     node.origin.objects.pop(queued.rpartition("/")[2])
     await api.put(f"/v2/cache/{queued.rpartition('/')[2]}", headers=ADMIN)
     headers = ADMIN if target is None else {**ADMIN, "x-image-cache-clear-target": target}

@@ -20,6 +20,7 @@ import enum
 import fcntl
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -258,16 +259,18 @@ class Directory:
             (folder / "verified").touch()
             return True
 
-    def verify(self, image: Image) -> bool | None:
+    def verify(self, image: Image, stopping: threading.Event) -> bool | None:
         """Read it all and hold it against its digest; None if not all of it is there.
 
-        One that is not right is dropped.
+        One that is not right is dropped. None as well when `stopping` is set meanwhile.
         """
         if _about(self._images / image.id) != self._told(image) or not self._is_whole(image):
             return None
         found = hashlib.new(image.algorithm, usedforsecurity=False)
         position = 0
         while position < image.size:
+            if stopping.is_set():
+                return None
             data = self.read(image, position, _READ_SIZE)
             if not data:
                 return None

@@ -8,6 +8,7 @@ one to open a store, but for readers that the cache cannot serve: they go on wit
 import asyncio
 import hashlib
 import logging
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
@@ -20,7 +21,7 @@ from diptych_store.protocol import ByteRange, Reading, Store
 from diptych_store.threads import Threads
 from prometheus_client import Counter
 
-from diptych_images.cache.directory import Directory, Image, Part, Refusal
+from diptych_images.cache.directory import Directory, Dropped, Image, Part, Refusal
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -86,10 +87,14 @@ class _Fetch:
 
 
 class _Reader:
-    """A download under way; `end` is the first byte that it does not want any more."""
+    """A download under way; `end` is the first byte that it does not want any more.
+
+    It goes no further when it has a `failure`.
+    """
 
     def __init__(self, end: int) -> None:
         self.end = end
+        self.failure: Damaged | None = None
         self.outcome: Literal["hit", "miss", "shared", "bypass"] = "hit"
 
 
@@ -103,14 +108,16 @@ class Cache:
         self._metrics = CacheMetrics(metrics)
         self._on_fetched = on_fetched
         self._threads = Threads("cache", count=16)
-        # To hold a large image against its digest takes minutes.
+        # To hold a large image against its digest takes minutes, for which no stop has to wait.
         self._verifying = Threads("cache-verify", count=1)
+        self.stopping = threading.Event()
         self._fetches: dict[tuple[str, int], _Fetch] = {}
         self._readers: dict[str, set[_Reader]] = {}
         self._tasks: dict[asyncio.Task[None], str] = {}
 
     async def aclose(self) -> None:
         """End all fetches; what they have begun goes."""
+        self.stopping.set()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -231,6 +238,8 @@ class Cache:
         key = self._key(image, position)
         busy_since: float | None = None
         while True:
+            if reader.failure is not None:
+                raise reader.failure
             fetch = self._fetches.get(key)
             # Before the look, so that nothing that comes after it is missed.
             changed = None if fetch is None else fetch.changed
@@ -301,7 +310,8 @@ class Cache:
         claimed = await self._on_disk(self.directory.claim, image, number)
         if isinstance(claimed, Refusal):
             return claimed
-        parts = [claimed]
+        part, owned = claimed, {claimed}
+        publishing: tuple[Part, Future[None]] | None = None
         position = number * self.directory.block_size
         # Of an image that is fetched as a whole, what would complete it is given to nobody before
         # the digest is known to be right.
@@ -319,45 +329,57 @@ class Cache:
                     self._metrics.bytes.labels("fetched").inc(len(block))
                     rest = memoryview(block)
                     while rest:
-                        piece, rest = rest[: parts[0].missing], rest[parts[0].missing :]
+                        piece, rest = rest[: part.missing], rest[part.missing :]
                         position += len(piece)
                         is_last = position == image.size
-                        await self._on_disk(_take, parts[0], piece, digest, image, is_last)
-                        fetch.tell()
-                        if parts[0].missing:
-                            continue
                         # Begun before the other is there: no process is to come in between, which
                         # would have to open the store again.
-                        if position < end:
-                            parts += await self._next(fetch, image, position)
-                        await self._on_disk(parts[0].publish)
-                        del parts[0]
+                        following = None
+                        if len(piece) == part.missing and position < end:
+                            following = await self._next(fetch, image, position)
+                            owned |= {following} if following else set()
+                        await self._on_disk(_take, part, piece, digest, image, is_last)
                         fetch.tell()
-                        if not parts:
-                            if digest is not None and is_last:
-                                await self._on_disk(self.directory.confirm, image)
-                            return None
+                        if part.missing:
+                            continue
+                        # It takes the disk a while, in which the next block is fetched.
+                        if publishing is not None:
+                            await self._done(publishing[1])
+                            owned.discard(publishing[0])
+                        publishing = part, self._threads.submit(part.publish)
+                        if following is not None:
+                            part = following
+                            del self._fetches[self._key(image, position - 1)]
+                            continue
+                        await self._done(publishing[1])
+                        if digest is not None and is_last:
+                            await self._on_disk(self.directory.confirm, image)
+                        return None
             raise Unreachable(f"Image {image.id} ended at byte {position} in store {store.name}.")
-        except Damaged:
+        except Damaged as error:
             log.error("Image %s does not have its digest; it is not cached", image.id)
+            for reader in self._readers.get(image.id, ()):
+                reader.failure = error
             await self._on_disk(self.directory.drop, image.id)
             raise
         finally:
-            for part in parts:
-                await self._threads.settle(self._threads.submit(part.abandon))
+            if publishing is not None:
+                await self._threads.settle(publishing[1])
+            for one in owned:
+                await self._threads.settle(self._threads.submit(one.abandon))
 
-    async def _next(self, fetch: _Fetch, image: Image, position: int) -> list[Part]:
-        """The block at the position, for the fetch to go on with; nothing if it is not to."""
+    async def _next(self, fetch: _Fetch, image: Image, position: int) -> Part | None:
+        """The block at the position, for the fetch to go on with; None if it is not to."""
         key = self._key(image, position)
         is_wanted = any(reader.end > position for reader in self._readers.get(image.id, ()))
         if not is_wanted or key in self._fetches:
-            return []
+            return None
         self._fetches[key] = fetch
         claimed = await self._on_disk(self.directory.claim, image, key[1])
         if isinstance(claimed, Refusal):
             del self._fetches[key]
-            return []
-        return [claimed]
+            return None
+        return claimed
 
     def _wanted_end(self, image: Image, position: int) -> int:
         """Where the block ends that has the last byte which anybody wants."""
@@ -371,15 +393,20 @@ class Cache:
         try:
             if await self.run(self.directory.is_verified, image):
                 return
-            if await self._verifying.run(self.directory.verify, image) is False:
+            if await self._verifying.run(self.directory.verify, image, self.stopping) is False:
                 log.error("Image %s does not have its digest; it is not cached", image.id)
         except OSError as error:
             log.warning("Image %s is not verified in the cache: %s", image.id, error)
 
     async def _on_disk(self, function: Callable[..., T], /, *args: object) -> T:
         """As `run`, but raises NoRoom if the directory cannot be used."""
+        return await self._done(self._threads.submit(function, *args))
+
+    async def _done(self, future: Future[T]) -> T:
         try:
-            return await self._threads.run(function, *args)
+            return await self._threads.result(future)
+        except Dropped as error:
+            raise NoRoom(str(error)) from error
         except OSError as error:
             log.warning("The image cache fails: %s", error)
             raise NoRoom(f"The image cache fails: {error}") from error

@@ -85,6 +85,7 @@ class Upkeep:
         try:
             yield
         finally:
+            self.cache.stopping.set()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
