@@ -1,55 +1,78 @@
-"""What administrators do with a node's cache: `glance cache-…` and `openstack cached image …`."""
+"""What administrators do with the cache of a node."""
 
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from tests.clients.clouds import CommandFailed, PasswordCloud, rows
+from tests.clients.clouds import Cloud, CommandFailed, PasswordCloud, Raised, rows
 from tests.images.daemon import Daemon
 from tests.waiting import until
 
-
-@pytest.fixture
-def image(demo: PasswordCloud, qcow2: Path, name: str) -> str:
-    """The id of an active image of demo's."""
-    formats = ("--disk-format=qcow2", "--container-format=bare")
-    return demo.glance_shown("image-create", "--name", name, *formats, "--file", str(qcow2))["id"]
+MakeImage = Callable[..., dict[str, Any]]
 
 
-def by_openstack(admin: PasswordCloud, image: str) -> list[str]:
-    return [one["State"] for one in admin.shown("cached", "image", "list") if one["ID"] == image]
+def _cached(cloud: Cloud) -> set[str]:
+    return {one["image_id"] for one in cloud.sdk("image.get_image_cache")["cached_images"]}
 
 
-async def test_openstack_queues_lists_and_drops(admin: PasswordCloud, image: str) -> None:
-    admin.openstack("cached", "image", "queue", image)
-    await until(lambda: by_openstack(admin, image) == ["cached"], within_s=60)
-    admin.openstack("cached", "image", "delete", image)
-    assert by_openstack(admin, image) == []
-    admin.openstack("cached", "image", "queue", image)
-    await until(lambda: by_openstack(admin, image) == ["cached"], within_s=60)
-    admin.openstack("cached", "image", "clear")
-    assert by_openstack(admin, image) == []
-
-
-async def test_glance_queues_lists_and_drops(
-    admin: PasswordCloud, demo: PasswordCloud, image: str, image_daemon: Daemon, tmp_path: Path
+async def test_openstack_caches_images(
+    admin: PasswordCloud, demo: PasswordCloud, make_image: MakeImage
 ) -> None:
-    # It wants the node itself to be named.
-    node = ("--os-image-url", image_daemon.url)
-
-    def listed() -> list[list[str]]:
-        return [row for row in rows(admin.glance(*node, "cache-list")) if row[0] == image]
-
-    admin.glance(*node, "cache-queue", image)
-    await until(lambda: [row[1] for row in listed()] == ["cached"], within_s=60)
-    demo.glance("image-download", image, "--file", str(tmp_path / "copy"))
-    assert [row[-1] for row in listed()] == ["1"]
-    assert str(image_daemon.port) in admin.glance(*node, "cache-nodes-list", image)
-    admin.glance(*node, "cache-clean")
-    admin.glance(*node, "cache-prune")
-    assert [row[1] for row in listed()] == ["cached"]
-    admin.glance(*node, "cache-delete", image)
-    assert listed() == []
-    admin.glance(*node, "cache-clear")
+    image = make_image(data=b"data")["id"]
     with pytest.raises(CommandFailed, match="403"):
-        demo.glance(*node, "cache-list")
+        demo.openstack("cached", "image", "list")
+    admin.openstack("cached", "image", "queue", image)
+
+    async def is_cached() -> bool:
+        listed = admin.shown("cached", "image", "list")
+        return [row["State"] for row in listed if row["ID"] == image] == ["cached"]
+
+    await until(is_cached)
+    admin.openstack("cached", "image", "delete", image)
+    assert image not in _cached(admin)
+    demo.sdk("image.download_image", image)
+    assert image in _cached(admin)
+    admin.openstack("cached", "image", "clear", "--cache")
+    assert image not in _cached(admin)
+
+
+async def test_glance_caches_images(
+    admin: PasswordCloud, image_daemon: Daemon, make_image: MakeImage
+) -> None:
+    node = ("--os-image-url", image_daemon.url)
+    image = make_image(data=b"data")["id"]
+    admin.glance(*node, "cache-queue", image)
+
+    async def is_cached() -> bool:
+        return [image, "cached"] in [row[:2] for row in rows(admin.glance(*node, "cache-list"))]
+
+    await until(is_cached)
+    [[url]] = rows(admin.glance(*node, "cache-nodes-list", image))
+    assert url.endswith(f":{image_daemon.port}")
+    admin.glance(*node, "cache-clean")
+    assert "Pruned 0 file(s)" in admin.glance(*node, "cache-prune")
+    admin.glance(*node, "cache-delete", image)
+    assert image not in _cached(admin)
+    admin.glance(*node, "cache-clear", "--target", "queue")
+
+
+async def test_the_sdk_caches_images(
+    admin: PasswordCloud, demo: PasswordCloud, make_image: MakeImage
+) -> None:
+    image = make_image(data=b"data")["id"]
+    with pytest.raises(Raised) as raised:
+        demo.sdk("image.queue_image", image)
+    assert raised.value.name == "ForbiddenException"
+    admin.sdk("image.queue_image", image)
+
+    async def is_cached() -> bool:
+        return image in _cached(admin)
+
+    await until(is_cached)
+    assert len(admin.sdk("image.cached_image_nodes", image)) == 1
+    admin.sdk("image.clean_cache")
+    assert admin.sdk("image.prune_cache")["total_files_pruned"] == 0
+    admin.sdk("image.cache_delete_image", image)
+    assert image not in _cached(admin)
+    admin.sdk("image.clear_cache", "queue")
