@@ -18,7 +18,7 @@ PRIVATE = {**WHOLE, "namespace": "Private", "visibility": "private", "display_na
 _FITTING = {
     "/file": ("queued",),
     "/stage": ("queued", "without formats"),
-    "/import": ("queued", "staged", "active", "shared"),
+    "/import": ("queued", "queued", "staged", "shared"),
     "/locations": ("queued",),
     "/{member}": ("shared",),
     "/stores/{store}/{image_id}": ("active",),
@@ -27,7 +27,7 @@ _FITTING = {
 _NAMES = {
     "objects": ("Shape", "Bare"),
     "properties": ("size", "hw_size"),
-    "tags": ("one", "two"),
+    "tags": ("one", "two", "none yet"),
     "resource_types": ("OS::Glance::Image", "OS::Nova::Flavor"),
     "schemas": ("image", "images", "member", "task", "metadefs/namespace"),
 }
@@ -57,18 +57,18 @@ class Subjects:
             "protected": self._protected,
         }
 
-    async def path_of(self, path: str, made_up: Mapping[str, Any]) -> str:
+    async def path_of(self, path: str, made_up: Mapping[str, Any], *, fitting: float) -> str:
         """A path of the OpenAPI document with names of what exists, mostly.
 
-        What is `made_up` is quoted already.
+        What is `made_up` is quoted already; `fitting` is the share of images to the purpose.
         """
         found: dict[str, Any] = {}
         for name, value in made_up.items():
             exists = self._choose.random() < 0.9
             found[name] = quote(await self._one(name, path), safe="") if exists else value
-        fitting = next((kinds for end, kinds in _FITTING.items() if path.endswith(end)), ())
-        if fitting and self._choose.random() < 0.5:
-            found["image_id"] = await self.image(self._choose.choice(fitting))
+        kinds = next((kinds for end, kinds in _FITTING.items() if path.endswith(end)), ())
+        if kinds and self._choose.random() < fitting:
+            found["image_id"] = await self.image(self._choose.choice(kinds))
         for name, value in found.items():
             path = path.replace(f"{{{name}}}", str(value))
         return path
