@@ -85,6 +85,7 @@ async def image_daemon(
         "DEFAULT__IMAGE_TAG_QUOTA": str(TAG_QUOTA),
         "DEFAULT__IMAGE_MEMBER_QUOTA": str(MEMBER_QUOTA),
         "DEFAULT__WORKERS": "1",
+        "DEFAULT__IMAGE_CACHE_DIR": str(client_folder / "cache"),
         "DEFAULT__ENABLED_IMPORT_METHODS": ", ".join(METHODS),
         "OS_GLANCE_STAGING_STORE__FILESYSTEM_STORE_DATADIR": str(client_folder / "staging"),
         "JOBS__WITH_WORKER": "true",

@@ -107,7 +107,6 @@ def test_nothing_in_a_glance_file_is_unknown_and_what_has_no_effect_is_told(
     loaded = load(config_files=[glance_file], environ={})
     assert loaded.unknown == ()
     assert {(one.section, one.option) for one in loaded.unused} == {
-        ("DEFAULT", "worker_self_reference_url"),
         ("DEFAULT", "transport_url"),
         ("DEFAULT", "image_cache_driver"),
         ("database", "max_retries"),

@@ -22,6 +22,14 @@ EXCEPTIONS = {
     "HEAD /v2/images/{image_id}/file": "data",
     "POST /v2/images/{image_id}/import": "imports",  # a keyword in Python
     "PATCH /v2/images/{image_id}": "patch",  # images.py would be too long
+    # The same as /v2/cache, in the words of before.
+    "GET /v2/cached_images": "cache",
+    "DELETE /v2/cached_images": "cache",
+    "DELETE /v2/cached_images/{image_id}": "cache",
+    "GET /v2/queued_images": "cache",
+    "DELETE /v2/queued_images": "cache",
+    "PUT /v2/queued_images/{image_id}": "cache",
+    "DELETE /v2/queued_images/{image_id}": "cache",
 }
 
 # What needs a token and asks no rule: the same for everybody.

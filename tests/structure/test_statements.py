@@ -1,6 +1,8 @@
 """What each route costs, counted by the server; docs/routes.md tells these numbers."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import fcntl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -38,19 +40,25 @@ async def api(
         DEFAULT__ENABLED_BACKENDS="fast:file, cheap:file, web:http",
         OUTBOUND__ALLOWED_HOSTS=f"127.0.0.1:{site.port}",
         IMPORT_FILTERING_OPTS__ALLOWED_PORTS="",
+        DEFAULT__IMAGE_CACHE_DIR=str(tmp_path / "cache"),
+        # Nothing is tidied up, and reported, while statements are counted.
+        DEFAULT__IMAGE_CACHE_TIDY_INTERVAL="3600",
     )
     async with opened(environ) as app, client(app) as opened_client:
         yield opened_client
 
 
 @pytest.fixture
-def make(api: httpx.AsyncClient, images_database: str, site: web.Web) -> Make:
+def make(
+    api: httpx.AsyncClient, images_database: str, site: web.Web, tmp_path: Path
+) -> Generator[Make]:
     """`await make(data=b"…")`: the path of an image of Alice's, active if it has data.
 
     `as_task` makes a task instead, `as_namespace` a namespace of definitions, `as_url` something
-    on the web; `copied` lets the
-    image be in the store `cheap` as well.
+    on the web; `copied` lets the image be in the store `cheap` as well. With `queued` it is to be
+    cached, and as if another process did so.
     """
+    held = ExitStack()
 
     async def make_image(
         *,
@@ -61,6 +69,7 @@ def make(api: httpx.AsyncClient, images_database: str, site: web.Web) -> Make:
         copied: bool = False,
         as_namespace: bool = False,
         as_url: bool = False,
+        queued: bool = False,
     ) -> str:
         if as_namespace:
             whole = {
@@ -83,6 +92,9 @@ def make(api: httpx.AsyncClient, images_database: str, site: web.Web) -> Make:
             await api.post(f"{path}/members", json={"member": member}, headers=ALICE)
         if deactivated:
             await api.post(f"{path}/actions/deactivate", headers=ALICE)
+        if queued:
+            path_queued = tmp_path / "cache" / "queue" / path.rpartition("/")[2]
+            fcntl.flock(held.enter_context(path_queued.open("w")), fcntl.LOCK_EX)
         if copied:
             async with databases.connection(images_database) as server:
                 await server.execute(
@@ -92,7 +104,8 @@ def make(api: httpx.AsyncClient, images_database: str, site: web.Web) -> Make:
                 )
         return path
 
-    return make_image
+    with held:
+        yield make_image
 
 
 async def list_images(make: Make) -> Request:
@@ -187,6 +200,14 @@ async def leave_store(make: Make) -> Request:
     return f"/v2/stores/cheap/{path.rpartition('/')[2]}", {"headers": ADMIN}
 
 
+def cached(family: str = "cache") -> Callable[[Make], Awaitable[Request]]:
+    async def request(make: Make) -> Request:
+        image = (await make(data=b"x", queued=True)).rpartition("/")[2]
+        return f"/v2/{family}/{image}", {"headers": ADMIN}
+
+    return request
+
+
 def fixed(path: str, headers: dict[str, str] = ALICE) -> Callable[[Make], Awaitable[Request]]:
     async def request(make: Make) -> Request:
         return path, {"headers": headers}
@@ -244,6 +265,20 @@ REQUESTS: dict[str, Callable[[Make], Awaitable[Request]]] = {
     "POST /v2/images/{image_id}/actions/deactivate": deactivate,
     "POST /v2/images/{image_id}/actions/reactivate": reactivate,
     "DELETE /v2/stores/{store}/{image_id}": leave_store,
+    "GET /v2/cache": fixed("/v2/cache", ADMIN),
+    "DELETE /v2/cache": fixed("/v2/cache", ADMIN),
+    "PUT /v2/cache/{image_id}": cached(),
+    "DELETE /v2/cache/{image_id}": cached(),
+    "GET /v2/cache/nodes/{image_id}": cached("cache/nodes"),
+    "POST /v2/cache/clean": fixed("/v2/cache/clean", ADMIN),
+    "POST /v2/cache/prune": fixed("/v2/cache/prune", ADMIN),
+    "GET /v2/cached_images": fixed("/v2/cached_images", ADMIN),
+    "DELETE /v2/cached_images": fixed("/v2/cached_images", ADMIN),
+    "DELETE /v2/cached_images/{image_id}": cached("cached_images"),
+    "GET /v2/queued_images": fixed("/v2/queued_images", ADMIN),
+    "DELETE /v2/queued_images": fixed("/v2/queued_images", ADMIN),
+    "PUT /v2/queued_images/{image_id}": cached("queued_images"),
+    "DELETE /v2/queued_images/{image_id}": cached("queued_images"),
     "GET /v2/info/import": fixed("/v2/info/import"),
     "GET /v2/info/stores": fixed("/v2/info/stores"),
     "GET /v2/info/stores/detail": fixed("/v2/info/stores/detail", ADMIN),

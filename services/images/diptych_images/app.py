@@ -2,7 +2,8 @@
 
 Where a route is: `/v2/<family>…` in `api/<family>.py`, `/v2/images/{id}/<sub>…` in
 `api/<sub>.py`. The exceptions: `file` is in `data.py`, `import` in `imports.py`, and
-`PATCH /v2/images/{id}` in `patch.py`. `/v2/metadefs/…/<sub>` is in `api/metadefs/<sub>.py`.
+`PATCH /v2/images/{id}` in `patch.py`. `/v2/cached_images` and `/v2/queued_images` are in
+`cache.py`. `/v2/metadefs/…/<sub>` is in `api/metadefs/<sub>.py`.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ from starlette.types import Scope
 from diptych_images import marks, policies, property_protection, site_schema
 from diptych_images.api import (
     actions,
+    cache,
     data,
     images,
     imports,
@@ -53,6 +55,7 @@ from diptych_images.api.metadefs import namespaces, objects, properties, resourc
 from diptych_images.api.metadefs import tags as metadef_tags
 from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
+from diptych_images.cache import upkeep as caches
 from diptych_images.imports import plugins
 from diptych_images.imports.equipment import Equipment
 from diptych_images.property_protection import PropertyProtection
@@ -75,6 +78,7 @@ ROUTERS = (
     actions.router,
     info.router,
     stores.router,
+    cache.router,
     schemas.router,
     tasks.router,
     namespaces.router,
@@ -120,7 +124,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
         versions=Middleware(
             VersionNegotiation,
             public_endpoint=settings.default.public_endpoint,
-            cache=False,
+            cache=settings.default.image_cache_dir is not None,
             multi_store=stores_config.is_multiple,
         ),
         title="Images",
@@ -143,6 +147,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             blocks = BlockPool(blocks=8)
             stack.callback(blocks.close)
             await stack.enter_async_context(_watching(policy, protection))
+            caching = await stack.enter_async_context(caches.kept(settings, db, stores, metrics))
             if settings.jobs.with_worker:
                 await plugins.tidy(settings)
                 equipment = Equipment(
@@ -165,6 +170,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
                         burst=settings.create_limit.burst,
                     ),
                     quotas=quotas,
+                    caching=caching,
                 )
             }
 

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -18,19 +19,22 @@ from diptych_common.command_line import (
     commands,
 )
 from diptych_common.database import Database
+from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
 from diptych_common.settings import Loaded
 from diptych_store import report
 from diptych_store.errors import StoreError
-from diptych_store.registry import open_store
+from diptych_store.registry import Stores, open_store
 from diptych_store.report import Report
 
 from diptych_images import app as application
 from diptych_images import catalogue as files
 from diptych_images import deletion, marks, policies, readers, removal, settings
 from diptych_images import explain as explanation
+from diptych_images.cache import upkeep as caches
+from diptych_images.cache.directory import Directory
 from diptych_images.db import explain as everything
-from diptych_images.db.images import ImageRow
+from diptych_images.db.images import ImageRow, is_uuid
 from diptych_images.db.metadefs import namespaces
 from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.imports import plugins
@@ -241,3 +245,153 @@ def export(
 
 def _metadefs_database(loaded: Loaded[ImagesSettings]) -> Database:
     return Database(loaded.settings.database, application_name="diptych-images-metadefs")
+
+
+cache = typer.Typer(
+    no_args_is_help=True, help="The image cache of this node: what is in its directory."
+)
+main.add_typer(cache, name="cache")
+
+Images = Annotated[list[str], typer.Argument(metavar="IMAGE…", help="Ids of images.")]
+
+
+@cache.command("list")
+def cache_list(
+    config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json: AsJson = False
+) -> None:
+    """Show what is cached, whole or in part, and what is queued."""
+    directory = _cache_directory(SERVICE.settings(config_file, config_dir))
+    with SERVICE.explained():
+        cached, queued = directory.cached(), directory.queued()
+        used = directory.used()
+    if as_json:
+        images = [
+            {
+                "image_id": one.image.id,
+                "size": one.image.size,
+                "stored": one.stored,
+                "hits": one.hits,
+                "last_accessed": one.last_accessed,
+                "verified": one.is_verified,
+            }
+            for one in cached
+        ]
+        document = {"images": images, "queued": queued, "used": used, "limit": directory.max_size}
+        typer.echo(orjson.dumps(document))
+        return
+    for one in cached:
+        part = 100 * one.stored // one.image.size
+        last = datetime.fromtimestamp(one.last_accessed, UTC)
+        state = "cached" if one.is_verified else f"{part} %"
+        typer.echo(
+            f"{one.image.id}  {state}  {one.image.size} bytes, {one.hits} hits,"
+            f" last used {last:%Y-%m-%d %H:%M:%S} UTC"
+        )
+    for image in queued:
+        typer.echo(f"{image}  queued")
+    typer.echo(f"{used} of {directory.max_size} bytes are taken.")
+
+
+@cache.command("queue")
+def cache_queue(
+    images: Images, config_file: ConfigFiles = None, config_dir: ConfigDirs = None
+) -> None:
+    """Have images fetched by the service, after cache_prefetcher_interval, or by `prefetch`."""
+    directory = _cache_directory(SERVICE.settings(config_file, config_dir))
+    with SERVICE.explained():
+        directory.prepare()
+        for image in _ids(images):
+            directory.enqueue(image)
+            typer.echo(f"queued {image}")
+
+
+@cache.command("prefetch")
+def cache_prefetch(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+    """Fetch what is queued, now; exit code 1 if not all of it could be."""
+    loaded = SERVICE.settings(config_file, config_dir)
+    _cache_directory(loaded)
+
+    async def prefetch() -> tuple[int, list[str]]:
+        metrics = Metrics()
+        outbound = Outbound(loaded.settings.outbound)
+        name = "diptych-images-prefetch"
+        async with (
+            Database(loaded.settings.database, application_name=name) as db,
+            Stores.open(settings.stores(loaded), outbound=outbound) as stores,
+            caches.opened(loaded.settings, db, stores, metrics) as upkeep,
+        ):
+            if upkeep is None:
+                return 0, []
+            fetched = await upkeep.prefetch()
+            return fetched, upkeep.cache.directory.queued()
+
+    with SERVICE.explained():
+        SERVICE.configure_logs(loaded)
+        fetched, left = asyncio.run(prefetch())
+    typer.echo(f"Images fetched: {fetched}.")
+    if left:
+        typer.echo(f"{SERVICE.name}: Still queued: {', '.join(left)}.", err=True)
+        raise typer.Exit(1)
+
+
+@cache.command("delete")
+def cache_delete(
+    images: Images, config_file: ConfigFiles = None, config_dir: ConfigDirs = None
+) -> None:
+    """Drop images from the cache and from what is queued."""
+    directory = _cache_directory(SERVICE.settings(config_file, config_dir))
+    with SERVICE.explained():
+        for image in _ids(images):
+            was_there = directory.drop(image) | directory.unqueue(image)
+            typer.echo(f"{'dropped' if was_there else 'not there'} {image}")
+
+
+@cache.command("clear")
+def cache_clear(
+    only_cache: Annotated[bool, typer.Option("--cache", help="Only what is cached.")] = False,
+    only_queue: Annotated[bool, typer.Option("--queue", help="Only what is queued.")] = False,
+    config_file: ConfigFiles = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Drop all that is cached and queued."""
+    directory = _cache_directory(SERVICE.settings(config_file, config_dir))
+    with SERVICE.explained():
+        if only_cache or not only_queue:
+            typer.echo(f"Images dropped: {directory.drop_all()}.")
+        if only_queue or not only_cache:
+            typer.echo(f"Images not queued any more: {directory.unqueue_all()}.")
+
+
+@cache.command("clean")
+def cache_clean(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+    """Remove what died and what stalled for longer than image_cache_stall_time."""
+    loaded = SERVICE.settings(config_file, config_dir)
+    directory = _cache_directory(loaded)
+    with SERVICE.explained():
+        number = directory.clean(loaded.settings.default.image_cache_stall_time)
+    typer.echo(f"Images that something was removed of: {number}.")
+
+
+@cache.command("prune")
+def cache_prune(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+    """Shrink the cache to image_cache_max_size: for a limit that was just lowered."""
+    directory = _cache_directory(SERVICE.settings(config_file, config_dir))
+    with SERVICE.explained():
+        directory.recount()
+        number, size = directory.prune()
+    typer.echo(f"Images removed: {number}, of {size} bytes.")
+
+
+def _cache_directory(loaded: Loaded[ImagesSettings]) -> Directory:
+    directory = caches.directory_of(loaded.settings)
+    if directory is None:
+        typer.echo(f"{SERVICE.name}: image_cache_dir is not set: there is no cache.", err=True)
+        raise typer.Exit(1)
+    return directory
+
+
+def _ids(texts: Sequence[str]) -> list[str]:
+    for text in texts:
+        if not is_uuid(text):
+            raise typer.BadParameter(f"{text} is no id of an image.")
+    return [text.lower() for text in texts]

@@ -123,6 +123,38 @@ class Default(common.ServiceDefault, frozen=True):
         " enabled_backends; all nodes have to mount it. Unset: what [os_glance_staging_store] says,"
         " or else the default store has them, whereas Glance has a directory of each node.",
     )
+    image_cache_dir: str | None = option(
+        None,
+        "Directory of this node, shared by its processes, for blocks of images that were downloaded"
+        " from stores. Unset: there is no cache.",
+    )
+    image_cache_max_size: Bytes = option(
+        10 << 30, "Most that the cache takes of its disk at any time, in bytes."
+    )
+    image_cache_block_size: Bytes = option(
+        8 << 20,
+        "Bytes of a block; what was cached in others goes. Not in Glance.",
+        ge=1 << 16,
+    )
+    image_cache_stall_time: int = option(
+        86400, "Seconds after which an image that is cached in part, and does not grow, goes.", ge=0
+    )
+    image_cache_tidy_interval: float = option(
+        60.0,
+        "Seconds between two looks for what has to leave the cache: images that were deleted, and"
+        " what died. Not in Glance.",
+        gt=0,
+    )
+    cache_prefetcher_interval: float = option(
+        300.0,
+        "Seconds after which what is queued for the cache and could not be fetched is tried again.",
+        gt=0,
+    )
+    worker_self_reference_url: str | None = option(
+        None,
+        "URL of this node, told to those who ask which nodes have cached an image. Unset: http, the"
+        " host's name and bind_port.",
+    )
     delayed_delete: bool = option(
         False,
         "Keep the bytes of deleted images for scrub_time; until it is over `restore IMAGE` brings"
@@ -362,7 +394,6 @@ IMPORT_METHODS: Final = frozenset(
 ACT_FOR_USERS: Final = frozenset({"glance-download", "swift-local"})
 """The import methods whose job needs the caller's token."""
 
-_STAGING = "staging is a named store that every process reaches"
 _NOT_YET = "not supported yet"
 _ONE_DATABASE = "there is one database, PostgreSQL"
 _RETRIES = "a lost connection is replaced once; beyond that a request is answered 503"
@@ -371,13 +402,8 @@ _LIBRARY = "the library that it tuned is not used"
 # What Glance's files may hold that has no effect here, so that a file can be given as it is.
 UNUSED: Final[common.Unused] = {
     "DEFAULT": {
-        "worker_self_reference_url": _STAGING,
-        "image_cache_driver": "the cache is kept in the database",
-        "image_cache_sqlite_db": "the cache is kept in the database",
-        "image_cache_dir": _NOT_YET,
-        "image_cache_max_size": _NOT_YET,
-        "image_cache_stall_time": _NOT_YET,
-        "cache_prefetcher_interval": _NOT_YET,
+        "image_cache_driver": "the cache's directory says itself what is in it",
+        "image_cache_sqlite_db": "the cache's directory says itself what is in it",
         "scrub_pool_size": "bytes are removed by jobs, as many at a time as [jobs] concurrency",
         "wakeup_time": "an image is scrubbed when its scrub_time is over",
         "restore": "see the command restore",

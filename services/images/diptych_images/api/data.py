@@ -1,7 +1,6 @@
 """PUT and GET /v2/images/{id}/file: the bytes of an image."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from uuid import uuid4
@@ -13,15 +12,7 @@ from diptych_common.errors import (
 )
 from diptych_common.ranges import has_current, requested_part
 from diptych_common.responses import BlobResponse
-from diptych_store.errors import (
-    BadLocation,
-    RangeOutside,
-    ReadDenied,
-    StoreError,
-    Unreachable,
-)
-from diptych_store.errors import NotFound as NoObject
-from diptych_store.protocol import Attempt, ByteRange, Reading, Store
+from diptych_store.protocol import Attempt, ByteRange, Store
 from fastapi import APIRouter, Request, Response
 
 from diptych_images import readers
@@ -48,14 +39,13 @@ from diptych_images.api.resources import (
     visible_image,
 )
 from diptych_images.attempts import Held, in_account, told_beside
+from diptych_images.cache.upkeep import image_of, source_of
 from diptych_images.db import images
-from diptych_images.db.images import ImageRow
 from diptych_images.formats import judge
 from diptych_images.notifications import emit
 from diptych_images.quotas import Room
 
 router = APIRouter(prefix="/v2/images/{image_id}/file", responses=ANY_ERROR)
-log = logging.getLogger(__name__)
 
 _UPLOAD_OPENAPI = octets_openapi("The image has its data and is active.")
 
@@ -160,13 +150,25 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
     if part is not None:
         headers["Content-Range"] = part.content_range(size)
 
+    asked = ByteRange() if part is None else ByteRange(part.start, part.length)
+    acting = partial(in_account, project_id=who.project_id, token=user_token(request))
+    source = source_of(res.stores, row, acting, preferred)
+    image = image_of(row)
     async with AsyncExitStack() as stack:
-        asked = ByteRange() if part is None else ByteRange(part.start, part.length)
-        acting = partial(in_account, project_id=who.project_id, token=user_token(request))
-        opened = await _first_that_opens(stack, res, row, asked, acting, preferred)
-        if opened is None:
+        if (
+            res.caching is not None
+            and image is not None
+            and res.caching.cache.can_have(image)
+            and request.method == "GET"
+        ):
+            opening = res.caching.cache.open(image, asked, source)
+            reading, on_sent = await stack.enter_async_context(opening), None
+        else:
+            opened = await stack.enter_async_context(source(asked))
+            reading = None if opened is None else opened[1]
+            on_sent = None if opened is None else _counted(res, opened[0])
+        if reading is None:
             return Response(status_code=204)
-        store, reading = opened
         stack.enter_context(res.metrics.transferring("out"))
         # From here on the response closes what was opened.
         return BlobResponse(
@@ -175,52 +177,13 @@ async def download(image_id: str, request: Request, res: Res, who: Who) -> Respo
             close=stack.pop_all().aclose,
             status=200 if part is None else 206,
             headers=headers,
-            on_sent=res.metrics.store_bytes.labels(store.name, "out").inc,
+            on_sent=on_sent,
         )
 
 
-async def _first_that_opens(
-    stack: AsyncExitStack,
-    res: Resources,
-    row: ImageRow,
-    asked: ByteRange,
-    acting: Callable[[Store], Store],
-    preferred: Sequence[str],
-) -> tuple[Store, Reading] | None:
-    """The best location that opens, of preferred stores first; None if the bytes are nowhere.
-
-    Raises the last error of a store that could not answer, for then the bytes may be there.
-    """
-    failure: StoreError | None = None
-    ranks = {name: rank for rank, name in enumerate(preferred)}
-    by_weight = res.stores.in_read_order(row["locations"])
-    for location in sorted(by_weight, key=lambda one: ranks.get(one["store"], len(ranks))):
-        try:
-            # By the URL where the store was renamed or is not configured any more.
-            store = res.stores.by_location(location["url"], {"store": location["store"]})
-            opening = acting(store).open(location["url"], asked)
-            reading = await stack.enter_async_context(opening)
-        except NoObject as error:
-            log.error("Image %s is not in store %s: %s", row["id"], location["store"], error)
-        except RangeOutside:
-            # The range is within the image, so the object is not the image.
-            failure = _damaged(row, location["store"])
-        except (Unreachable, ReadDenied, BadLocation) as error:
-            failure = error
-            log.warning("Image %s did not open in %s: %s", row["id"], location["store"], error)
-        else:
-            if reading.size == row["size"]:
-                return store, reading
-            # Never bytes of another length than the image's: the client would take them for it.
-            failure = _damaged(row, store.name)
-    if failure is not None:
-        raise failure
-    return None
-
-
-def _damaged(row: ImageRow, store: str) -> StoreError:
-    log.error("Image %s has a wrong size in store %s", row["id"], store)
-    return Unreachable(f"Image {row['id']} is damaged in store {store}.")
+def _counted(res: Resources, store: Store) -> Callable[[int], None]:
+    """What counts bytes that come from the store; those that the cache fetched, it has counted."""
+    return res.metrics.store_bytes.labels(store.name, "out").inc
 
 
 def _preferred(request: Request, res: Resources) -> tuple[str, ...]:

@@ -100,4 +100,6 @@ async def delete(image_id: str, res: Res, who: Who) -> Response:
             await jobs.cancel(connection, jobs_table, kind=location.JOB, dedup_key=row["id"])
         if row["import_task"] is not None:
             await jobs.cancel(connection, jobs_table, kind=JOB, dedup_key=row["import_task"])
+    if res.caching is not None:
+        await res.caching.forget(row["id"])
     return Response(status_code=204)

@@ -20,6 +20,7 @@ from diptych_store.registry import Stores
 from fastapi import Depends, Request
 
 from diptych_images import policies
+from diptych_images.cache.upkeep import Upkeep
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
 from diptych_images.property_protection import PropertyProtection
@@ -41,7 +42,10 @@ _BODY_ENCODINGS = {"chunked", "compress", "deflate", "gzip", "identity"}
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the lifespan opened for this process; `sealed` is None without a key in the settings."""
+    """What the lifespan opened for this process.
+
+    `sealed` is None without a key in the settings, `caching` without a directory for the cache.
+    """
 
     settings: ImagesSettings
     db: Database
@@ -54,6 +58,7 @@ class Resources:
     sealed: Sealed | None
     creations: RateLimit
     quotas: Quotas
+    caching: Upkeep | None
 
 
 # Dependencies are coroutines, for FastAPI sends plain functions through a thread.

@@ -319,3 +319,13 @@ metadef_properties = _in_namespace(
     Column("schema", JSONB, nullable=False),
 )
 metadef_tags = _in_namespace("metadef_tags", Column("name", String(80), nullable=False))
+
+# Which nodes' caches have an image whole, as each node says time and again of itself: what was not
+# said for long is a node that is gone. Nothing but the list of nodes depends on it.
+cached_images = Table(
+    "cached_images",
+    metadata,
+    Column("image_id", Uuid(as_uuid=False), ForeignKey(images.c.id), primary_key=True),
+    Column("node", Text, primary_key=True),
+    Column("reported_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
