@@ -136,6 +136,15 @@ async def theirs(postgres_url: str, tmp_path: Path) -> AsyncGenerator[Theirs]:
     await databases.drop(database)
 
 
+# Served by the flavor cachemanagement only, which reads no identities from headers.
+_OF_THE_CACHE = ("/v2/cache", "/v2/cached_images", "/v2/queued_images")
+
+
+def _is_asked(name: str) -> bool:
+    path = REQUESTS[name].operation.partition(" ")[2]
+    return not path.startswith(_OF_THE_CACHE)
+
+
 @dataclass(frozen=True)
 class Cell:
     """One request by one caller, about what `names` says, and the tables' word."""
@@ -156,6 +165,7 @@ async def _on_images(theirs: Theirs) -> list[Cell]:
             *product([request.finds], _VISIBILITIES, CALLERS),
             *product(STATUSES, ["shared"], ("admin", "member", "reader", "accept", "osrvc")),
         )
+        if _is_asked(name)
     ]
     ids = await theirs.images([Found(status, seen) for _, status, seen, _ in cells])
     return [
@@ -194,6 +204,7 @@ def _on_the_service() -> list[Cell]:
     return [
         Cell(name, "", caller, {}, cell)
         for name in ON_THE_SERVICE
+        if _is_asked(name)
         for row in tables.rows(tables.SERVICE)[name]
         for caller, cell in row.cells.items()
     ]

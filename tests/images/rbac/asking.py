@@ -147,6 +147,8 @@ ON_IMAGES: Final[Mapping[str, Request]] = {
     "add store location": _ask(
         f"POST {_LOCATIONS}", 202, finds="queued", body={"url": "rbd://cluster/pool/image/snap"}
     ),
+    "cache": _ask("PUT /v2/cache/{image_id}", 202),
+    "uncache": _ask("DELETE /v2/cache/{image_id}", 204),
     "leave store": _ask("DELETE /v2/stores/{store}/{image_id}", 204, names={"store": "cheap"}),
 }
 
@@ -171,6 +173,18 @@ ON_THE_SERVICE: Final[Mapping[str, Request]] = {
     "create task": _ask("POST /v2/tasks", 201, body=_TASK),
     "show task": _ask("GET /v2/tasks/{task_id}", 404, names={"task_id": ABSENT}),
     "delete task": _ask("DELETE /v2/tasks/{task_id}", 405, names={"task_id": ABSENT}),
+    "list cache": _ask("GET /v2/cache"),
+    "clear cache": _ask("DELETE /v2/cache", 204),
+    "clean cache": _ask("POST /v2/cache/clean"),
+    "prune cache": _ask("POST /v2/cache/prune"),
+    "who has cached": _ask("GET /v2/cache/nodes/{image_id}", 404, names={"image_id": ABSENT}),
+    "list cached": _ask("GET /v2/cached_images"),
+    "clear cached": _ask("DELETE /v2/cached_images"),
+    "drop cached": _ask("DELETE /v2/cached_images/{image_id}", names={"image_id": ABSENT}),
+    "list queued": _ask("GET /v2/queued_images"),
+    "clear queued": _ask("DELETE /v2/queued_images"),
+    "queue": _ask("PUT /v2/queued_images/{image_id}", names={"image_id": ABSENT}),
+    "drop queued": _ask("DELETE /v2/queued_images/{image_id}", names={"image_id": ABSENT}),
     "list namespaces": _ask("GET /v2/metadefs/namespaces"),
     "create namespace": _ask("POST /v2/metadefs/namespaces", 201, body={"namespace": "{new}"}),
     "list all types": _ask("GET /v2/metadefs/resource_types"),

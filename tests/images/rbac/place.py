@@ -83,6 +83,7 @@ async def open_place(database: str, folder: Path, **options: str) -> AsyncGenera
             folder,
             **{
                 "DEFAULT__ALLOW_ANONYMOUS_ACCESS": "true",
+                "DEFAULT__IMAGE_CACHE_DIR": str(folder / "cache"),
                 "DEFAULT__ENABLED_BACKENDS": "fast:file, cheap:file, third:file, web:http",
                 "THIRD__FILESYSTEM_STORE_DATADIR": str(folder / "third"),
                 "OS_GLANCE_STAGING_STORE__FILESYSTEM_STORE_DATADIR": str(folder / "staging"),

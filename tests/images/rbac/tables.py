@@ -48,7 +48,7 @@ add tag, remove tag, upload, stage, import staged, import from web, deactivate, 
     open     ok     403    ok     ok     403    ok     403    403    403    403    403    403    403    404    404    403
 
 # … and these administrators' alone.
-make public, give away, copy, leave store
+make public, give away, copy, leave store, cache, uncache
     private  ok     404    403    403    403    403    404    404    404    404    404    404    404    404    404    403
     shared   ok     404    403    403    403    403    404    404    403    403    403    403    404    404    404    403
     open     ok     403    403    403    403    403    403    403    403    403    403    403    403    404    404    403
@@ -119,6 +119,9 @@ deactivate, reactivate
 leave store
     ok       409    409    409       409       ok     409         409    404            404
 
+cache
+    ok       400    400    400       400       ok     400         400    404            404
+
 # Of these the status is looked at first, if the image may be seen.
 import staged
     ok       409    409    ok        409       409    409         409    404            404
@@ -149,6 +152,8 @@ import methods, stores, usage, schema
 stores in detail
              ok     403    403    403    403    403    403    403    403    403    403    403    ok     ok     ok     403
 list tasks, create task, show task, delete task, create namespace
+list cache, clear cache, clean cache, prune cache, who has cached
+list cached, clear cached, drop cached, list queued, clear queued, queue, drop queued
              ok     403    403    403    403    403    403    403    403    403    403    403    403    403    403    403
 """  # noqa: E501
 
@@ -220,7 +225,7 @@ leave store
     private  ok     ok     ok     404    404    404    404    404    ok     403
     shared   ok     ok     ok     404    404    403    403    404    ok     403
     open     ok     ok     ok     403    403    403    403    403    ok     403
-make public, give away, copy
+make public, give away, copy, cache, uncache
     private  ok     403    403    404    404    404    404    404    403    403
     shared   ok     403    403    404    404    403    403    404    403    403
     open     ok     403    403    403    403    403    403    403    403    403
@@ -274,6 +279,8 @@ import methods, stores, usage, schema
 stores in detail
              ok     403    403    403    403    403    403    ok     ok     403
 list tasks, create task, show task, delete task, create namespace
+list cache, clear cache, clean cache, prune cache, who has cached
+list cached, clear cached, drop cached, list queued, clear queued, queue, drop queued
              ok     403    403    403    403    403    403    403    403    403
 """
 

@@ -19,6 +19,7 @@ from diptych_images.api.resources import (
     Who,
     is_admin,
     not_found,
+    refuse_anonymous,
     require,
 )
 from diptych_images.cache.directory import Directory
@@ -48,6 +49,7 @@ async def show(res: Res, who: Who) -> Response:
 @router.delete("/cache", status_code=204, dependencies=[NO_BODY])
 async def clear(request: Request, res: Res, who: Who) -> Response:
     """Drop all that is cached, all that is queued, or both."""
+    refuse_anonymous(who)
     caching = _allowed(res, "cache_delete", who)
     target = request.headers.get("x-image-cache-clear-target", "").lower()
     # Glance refuses "both", which its documents name and its clients translate.
@@ -63,6 +65,7 @@ async def clear(request: Request, res: Res, who: Who) -> Response:
 @router.put("/cache/{image_id}", status_code=202, dependencies=[NO_BODY])
 async def queue(image_id: str, res: Res, who: Who) -> Response:
     """Have this node fetch an image; it begins at once."""
+    refuse_anonymous(who)
     async with res.db.read() as connection:
         row = await images.get(
             connection, image_id, project_id=who.project_id, is_admin=is_admin(res, who)
@@ -81,6 +84,7 @@ async def queue(image_id: str, res: Res, who: Who) -> Response:
 @router.delete("/cache/{image_id}", status_code=204, dependencies=[NO_BODY])
 async def drop(image_id: str, res: Res, who: Who) -> Response:
     """Drop an image from the cache and from what is queued; one that was deleted, too."""
+    refuse_anonymous(who)
     async with res.db.read() as connection:
         row = await images.get(
             connection, image_id, project_id=who.project_id, is_admin=is_admin(res, who)
@@ -120,6 +124,7 @@ async def nodes(image_id: str, res: Res, who: Who) -> Response:
 @router.post("/cache/clean", dependencies=[NO_BODY])
 async def clean(res: Res, who: Who) -> Response:
     """Remove what stalled and what died, as the service does by itself from time to time."""
+    refuse_anonymous(who)
     caching = _allowed(res, "cache_clean", who)
     await _on_disk(caching, Directory.clean, caching.stalled_s)
     return Response()
@@ -128,6 +133,7 @@ async def clean(res: Res, who: Who) -> Response:
 @router.post("/cache/prune", dependencies=[NO_BODY])
 async def prune(res: Res, who: Who) -> Response:
     """Shrink the cache to its limit, within which it is always, unless it was just lowered."""
+    refuse_anonymous(who)
     caching = _allowed(res, "cache_prune", who)
     number, size = await _on_disk(caching, Directory.prune)
     return json_response({"total_files_pruned": number, "total_bytes_pruned": size})
@@ -143,6 +149,7 @@ async def cached_images(res: Res, who: Who) -> Response:
 @router.delete("/cached_images", dependencies=[NO_BODY])
 async def drop_cached_images(res: Res, who: Who) -> Response:
     """Drop all that is cached."""
+    refuse_anonymous(who)
     caching = _managed(res, who)
     return json_response({"num_deleted": await _on_disk(caching, Directory.drop_all)})
 
@@ -150,6 +157,7 @@ async def drop_cached_images(res: Res, who: Who) -> Response:
 @router.delete("/cached_images/{image_id}", dependencies=[NO_BODY])
 async def drop_cached_image(image_id: str, res: Res, who: Who) -> Response:
     """Drop an image from the cache; nothing there is a success."""
+    refuse_anonymous(who)
     caching = _managed(res, who)
     await _on_disk(caching, Directory.drop, _name(image_id))
     return json_response(None)
@@ -165,6 +173,7 @@ async def queued_images(res: Res, who: Who) -> Response:
 @router.delete("/queued_images", dependencies=[NO_BODY])
 async def drop_queued_images(res: Res, who: Who) -> Response:
     """Forget all that is queued."""
+    refuse_anonymous(who)
     caching = _managed(res, who)
     return json_response({"num_deleted": await _on_disk(caching, Directory.unqueue_all)})
 
@@ -172,6 +181,7 @@ async def drop_queued_images(res: Res, who: Who) -> Response:
 @router.put("/queued_images/{image_id}", dependencies=[NO_BODY])
 async def queue_image(image_id: str, res: Res, who: Who) -> Response:
     """Have this node fetch an image; one that it cannot have is found out later."""
+    refuse_anonymous(who)
     caching = _managed(res, who)
     await _on_disk(caching, Directory.enqueue, _name(image_id))
     caching.wanted.set()
@@ -181,6 +191,7 @@ async def queue_image(image_id: str, res: Res, who: Who) -> Response:
 @router.delete("/queued_images/{image_id}", dependencies=[NO_BODY])
 async def drop_queued_image(image_id: str, res: Res, who: Who) -> Response:
     """Take an image out of what is queued; nothing there is a success."""
+    refuse_anonymous(who)
     caching = _managed(res, who)
     await _on_disk(caching, Directory.unqueue, _name(image_id))
     return json_response(None)
