@@ -122,7 +122,6 @@ async def image_daemon(
         # Without it there are commands of `glance` that can do nothing.
         "DEFAULT__SHOW_MULTIPLE_LOCATIONS": "true",
         "OS_GLANCE_STAGING_STORE__FILESYSTEM_STORE_DATADIR": str(client_folder / "staging"),
-        "DEFAULT__IMAGE_CACHE_DIR": str(client_folder / "cache"),
         "JOBS__WITH_WORKER": "true",
         "JOBS__SECRET_KEYS": sealing.new_key(),
         "OSLO_POLICY__POLICY_FILE": str(policy),
