@@ -22,6 +22,8 @@ _FITTING = {
     "/locations": ("queued",),
     "/{member}": ("shared",),
     "/stores/{store}/{image_id}": ("active",),
+    "/cache/{image_id}": ("active",),
+    "/cache/nodes/{image_id}": ("active",),
 }
 
 _NAMES = {
@@ -174,7 +176,7 @@ class Subjects:
         image = await self._with_bytes(await self._new())
         where = {"url": self._url, "metadata": {}}
         change = [{"op": "add", "path": "/locations/-", "value": where}]
-        await self._ask("PATCH", f"/v2/images/{image}", headers={**ALICE, **PATCH}, json=change)
+        await self._ask("PATCH", f"/v2/images/{image}", headers={**ADMIN, **PATCH}, json=change)
         return image
 
     async def _shared(self) -> str:

@@ -183,6 +183,7 @@ async def _service(
             DEFAULT__ALLOW_ANONYMOUS_ACCESS="true",
             DEFAULT__SHOW_IMAGE_DIRECT_URL="true",
             DEFAULT__SHOW_MULTIPLE_LOCATIONS="true",
+            DEFAULT__IMAGE_CACHE_DIR=str(folder / "cache"),
             OS_GLANCE_STAGING_STORE__FILESYSTEM_STORE_DATADIR=str(folder / "staging"),
             # A test may open another service with other directories beside this one.
             FAST__FILESYSTEM_STORE_SHARED="false",

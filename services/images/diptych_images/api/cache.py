@@ -26,6 +26,7 @@ from diptych_images.cache.directory import Directory
 from diptych_images.cache.upkeep import Upkeep
 from diptych_images.db import cache, images
 from diptych_images.db.images import is_uuid
+from diptych_images.wire import parameters
 
 T = TypeVar("T")
 
@@ -46,7 +47,9 @@ async def show(res: Res, who: Who) -> Response:
     return json_response(document)
 
 
-@router.delete("/cache", status_code=204, dependencies=[NO_BODY])
+@router.delete(
+    "/cache", status_code=204, dependencies=[NO_BODY], openapi_extra=parameters.CLEAR_CACHE
+)
 async def clear(request: Request, res: Res, who: Who) -> Response:
     """Drop all that is cached, all that is queued, or both."""
     refuse_anonymous(who)

@@ -135,3 +135,13 @@ DOWNLOAD: Final[Openapi] = {
 IMPORT: Final[Openapi] = {"parameters": [_STORE]}
 STAGE: Final[Openapi] = {"parameters": [_SIZE]}
 UPLOAD: Final[Openapi] = {"parameters": [_STORE, _SIZE]}
+
+CLEAR_CACHE: Final[Openapi] = {
+    "parameters": [
+        _header(
+            "X-Image-Cache-Clear-Target",
+            _one_of(("cache", "queue", "both")),
+            "What to drop; both unless told.",
+        )
+    ]
+}
