@@ -6,6 +6,7 @@ How they are written is tested with the routes that do.
 import asyncio
 import json
 import os
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -450,9 +451,15 @@ async def publish(broker: Broker, events: Sequence[Event]) -> int:
     return await broker.publish([("INFO", content) for content in contents])
 
 
-def broker_at(url: str, topic: str, *, timeout_s: float = 30) -> Broker:
+def broker_at(
+    url: str, topic: str, *, timeout_s: float = 30, options: MessagingRabbit | None = None
+) -> Broker:
     return Broker(
-        amqp.parse(url), MessagingRabbit(), exchange="glance", topics=[topic], timeout_s=timeout_s
+        amqp.parse(url),
+        options or MessagingRabbit(),
+        exchange="glance",
+        topics=[topic],
+        timeout_s=timeout_s,
     )
 
 
@@ -467,6 +474,47 @@ async def test_a_broker_that_hangs_is_left() -> None:
         async with broker_at(f"rabbit://u:p@127.0.0.1:{port}/", "t", timeout_s=0.2) as broker:
             with pytest.raises(Unsent, match="TimeoutError"):
                 await publish(broker, [event(1)])
+
+
+@asynccontextmanager
+async def behind_tls(rabbitmq: Rabbitmq, certificate: Path) -> AsyncGenerator[str]:
+    """The address of the broker behind something that takes TLS off, as load balancers do."""
+
+    async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while block := await reader.read(65536):
+            writer.write(block)
+            await writer.drain()
+        writer.close()
+
+    async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", rabbitmq.port)
+        with suppress(OSError):
+            await asyncio.gather(passed_on(reader, inner_writer), passed_on(inner_reader, writer))
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    async with await asyncio.start_server(between, "127.0.0.1", 0, ssl=tls) as server:
+        yield f"{rabbitmq.url(port=server.sockets[0].getsockname()[1])}?ssl=1"
+
+
+async def test_a_broker_shows_a_certificate_for_its_host(
+    rabbitmq: Rabbitmq, topic: str, certificates: Path
+) -> None:
+    """OSSN-0096: whoever had any certificate of the authority could read all events."""
+    options = MessagingRabbit(ssl_ca_file=str(certificates / "ca.pem"))
+    async with (
+        behind_tls(rabbitmq, certificates / "good.pem") as url,
+        broker_at(url, topic, options=options) as broker,
+    ):
+        assert await publish(broker, [event(1)]) == 1
+    for name, ca_file in (("wrong-name", "ca"), ("good", "other-ca")):
+        options = MessagingRabbit(ssl_ca_file=str(certificates / f"{ca_file}.pem"))
+        async with (
+            behind_tls(rabbitmq, certificates / f"{name}.pem") as url,
+            broker_at(url, topic, options=options) as broker,
+        ):
+            with pytest.raises(Unsent):
+                await publish(broker, [event(2)])
 
 
 async def test_the_next_server_is_asked_when_one_is_down(rabbitmq: Rabbitmq, topic: str) -> None:
