@@ -172,6 +172,7 @@ def oslo_messaging_env() -> Path:
     return environments.ready("oslo_messaging")
 
 
+@pytest.fixture(scope="session")
 def barbican() -> Barbican:
     """The run's Barbican, in the catalog of `keystone`, region RegionOne."""
     return servers.barbican()

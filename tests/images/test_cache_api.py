@@ -152,7 +152,7 @@ async def test_an_unknown_target_is_refused(api: httpx.AsyncClient) -> None:
     headers = {**ADMIN, "x-image-cache-clear-target": "all"}
     answer = await api.delete("/v2/cache", headers=headers)
     assert answer.status_code == 400
-    assert answer.headers["content-type"].startswith("text/plain")
+    assert "x-image-cache-clear-target" in answer.text
 
 
 async def test_clean_and_prune(node: Node, api: httpx.AsyncClient) -> None:

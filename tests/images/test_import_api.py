@@ -629,6 +629,23 @@ async def test_a_property_too_many_is_refused(custom_api) -> None:
     assert (await shown(api, image))["status"] == "queued"
 
 
+async def test_a_source_does_not_say_what_its_user_may_not(custom_api, tmp_path: Path) -> None:
+    rules = tmp_path / "protections"
+    free = "create = @\nread = @\nupdate = @\ndelete = @\n"
+    rules.write_text(f"[^os_type$]\n{free.replace('@', 'admin')}\n[.*]\n{free}")
+    api = await custom_api(**ALL_METHODS, DEFAULT__PROPERTY_PROTECTION_FILE=str(rules))
+    image = await new_image(api)
+    body = {"method": {"name": "swift-local", "swift-location": "a/b"}, "os_type": "linux"}
+    assert (await begin(api, image, body, **TOKEN)).status_code == 403
+    assert (await shown(api, image))["status"] == "queued"
+
+
+async def test_what_a_source_is_has_no_meaning_for_another_method(api, make_image) -> None:
+    image = await make_image()
+    assert (await begin(api, image, {**WEB, "os_type": "linux"})).status_code == 202
+    assert "os_type" not in await shown(api, image)
+
+
 async def test_an_expected_digest_goes_to_the_job(api, make_image, images_database: str) -> None:
     image = await make_image()
     expected = {"os_hash_algo": "md5", "os_hash_value": "AB" * 16}

@@ -185,14 +185,40 @@ async def test_an_image_whose_digest_is_told_is_active_when_it_is_right(
     assert "os_glance_import_task" not in image
 
 
+async def test_formats_are_what_they_were_when_the_location_was_registered(
+    api: httpx.AsyncClient, create: Create, site: Site
+) -> None:
+    path = await create()
+    await add(api, path, site.url("/slow"), validation_data=told())
+    change = [{"op": "replace", "path": "/disk_format", "value": None}]
+    changed = await api.patch(path, json=change, headers={**ALICE, **PATCH})
+    assert changed.status_code == 200, changed.text
+    site.gate.set()
+    image = await ended(api, path)
+    assert (image["status"], image["disk_format"]) == ("active", "raw")
+
+
+async def test_a_location_of_more_than_an_image_can_have_is_refused(
+    environ: dict[str, str], site: Site
+) -> None:
+    environ["DIPTYCH_IMAGES__DEFAULT__IMAGE_SIZE_CAP"] = str(len(DATA) - 1)
+    async with opened(environ) as app, client(app) as api:
+        body = {"disk_format": "raw", "container_format": "bare"}
+        path = (await api.post("/v2/images", json=body, headers=ALICE)).json()["self"]
+        assert (await add(api, path, site.url())).status_code == 413
+        assert (await seen(api, path))["status"] == "queued"
+
+
 async def test_an_image_whose_bytes_have_another_digest_is_queued_again(
     api: httpx.AsyncClient, create: Create, site: Site, images_database: str
 ) -> None:
-    path = await create()
+    path = await create(os_hash_algo="sha384")
     await add(api, path, site.url(), validation_data=told("sha256", "0" * 64))
     image = await ended(api, path)
     assert (image["status"], image["size"]) == ("queued", None)
-    assert [image[name] for name in ("checksum", "os_hash_algo", "os_hash_value")] == [None] * 3
+    # What was chosen at its creation, for the next try.
+    assert image["os_hash_algo"] == "sha384"
+    assert [image[name] for name in ("checksum", "os_hash_value")] == [None] * 2
     assert (await task(api, path))["status"] == "failure"
     assert "digest" in image["os_glance_import_message"]
     async with databases.connection(images_database) as database:

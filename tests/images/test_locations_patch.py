@@ -157,6 +157,19 @@ async def test_locations_are_given_together_and_described_anew(
     assert (await api.get(path, headers=ALICE)).json()["locations"] == after
 
 
+async def test_locations_stay_while_the_image_is_copied(
+    api: httpx.AsyncClient, create: Create, site: web.Web, images_database: str
+) -> None:
+    path = await create()
+    await patch(api, path, add(f"{site.url}/a"), add(f"{site.url}/b"))
+    async with databases.connection(images_database) as server:
+        # A copy that has landed in one of its stores looks like this.
+        await server.execute("UPDATE images SET import_task = gen_random_uuid()")
+    refused = await patch(api, path, remove("0"), headers=ADMIN)
+    assert refused.status_code == 409, refused.text
+    assert len((await api.get(path, headers=ALICE)).json()["locations"]) == 2
+
+
 async def test_the_last_location_stays(
     api: httpx.AsyncClient, create: Create, site: web.Web
 ) -> None:

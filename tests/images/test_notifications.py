@@ -24,7 +24,7 @@ from diptych_common import amqp, delivery
 from diptych_common.amqp import Broker, Refused, Unsent
 from diptych_common.database import Database
 from diptych_common.events import Event
-from diptych_common.settings import MessagingRabbit
+from diptych_common.settings import MessagingNotifications, MessagingRabbit
 from diptych_images.db.tables import outbox
 from diptych_images.settings import load
 
@@ -524,6 +524,24 @@ async def test_the_next_server_is_asked_when_one_is_down(rabbitmq: Rabbitmq, top
         with pytest.raises(Unsent):
             await publish(broker, [event(1)])
         assert await publish(broker, [event(1), event(2)]) == 2
+
+
+async def test_the_next_run_of_the_job_asks_the_next_server(rabbitmq: Rabbitmq, topic: str) -> None:
+    down = f"u:p@127.0.0.1:{ports.any_free()}"
+    opened_for = delivery.configured(
+        MessagingNotifications(driver="messagingv2", topics=(topic,)),
+        MessagingRabbit(),
+        transport_url=rabbitmq.url().replace("rabbit://", f"rabbit://{down},"),
+        exchange="glance",
+        publisher_id="image.here",
+    )
+    assert opened_for is not None
+    with pytest.raises(Unsent):
+        async with opened_for() as send:
+            await send([event(1)])
+    for _ in range(2):
+        async with opened_for() as send:
+            assert await send([event(1)]) == 1
 
 
 async def test_a_queue_that_was_deleted_is_declared_again(rabbitmq: Rabbitmq, topic: str) -> None:

@@ -387,7 +387,10 @@ async def test_a_server_that_is_not_there_may_be_back() -> None:
         pass
     with pytest.raises(SourceFailed):
         await downloaded(web.url)
-    with pytest.raises(SourceFailed):
+
+
+async def test_a_host_that_nobody_knows_is_given_up() -> None:
+    with pytest.raises(GiveUp, match=r"The host nowhere\.example is not known"):
         await downloaded("http://nowhere.example/", outbound=Refusing().outbound())
 
 

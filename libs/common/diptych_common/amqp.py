@@ -182,7 +182,11 @@ class Broker:
             raise Unsent(words) from None
         except asyncio.CancelledError:
             await self._stop(sending)
-            raise
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # aiormq cancels what waits for a server that it takes for dead.
+            raise Unsent(f"RabbitMQ at {server.host} took no events: it is silent.") from None
         return len(messages)
 
     async def _send(self, priority: Priority, content: Mapping[str, object]) -> None:

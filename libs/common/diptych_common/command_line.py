@@ -155,8 +155,17 @@ class Service(Generic[S]):
 
     def configure_logs(self, loaded: Loaded[S]) -> None:
         """Send log lines where the settings say."""
+        self.logging(loaded)()
+
+    def logging(self, loaded: Loaded[S]) -> Callable[[], None]:
+        """What configures the logs of a process; a few kilobytes when it is pickled.
+
+        A worker is told more than a pipe holds only while it lives: the supervisor would wait for
+        ever for one that was killed at its birth.
+        """
         default = loaded.settings.default
-        logs.configure(
+        return partial(
+            logs.configure,
             service=self.name,
             use_json=default.use_json,
             debug=default.debug,
@@ -185,7 +194,7 @@ def commands(service: Service[S]) -> typer.Typer:
                 metrics=(metrics.bind_host, metrics.bind_port) if metrics.enabled else None,
                 metrics_folder=metrics.directory,
                 graceful_timeout=default.graceful_timeout,
-                setup=partial(service.configure_logs, loaded),
+                setup=service.logging(loaded),
             )
 
     if service.jobs is None:

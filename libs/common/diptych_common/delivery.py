@@ -63,10 +63,12 @@ def configured(
     transport = amqp.parse(notifications.transport_url or transport_url)
     has_envelope = notifications.driver == "messagingv2"
 
+    # One for all runs of the job: it knows which server is asked next.
+    broker = amqp.Broker(transport, rabbit, exchange=exchange, topics=notifications.topics)
+
     @asynccontextmanager
     async def opened() -> AsyncGenerator[Publish]:
-        topics = notifications.topics
-        async with amqp.Broker(transport, rabbit, exchange=exchange, topics=topics) as broker:
+        async with broker:
 
             async def publish(waiting: Sequence[Event]) -> int:
                 contents = [amqp.message(event, publisher_id=publisher_id) for event in waiting]

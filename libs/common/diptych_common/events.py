@@ -5,7 +5,7 @@ nothing is told of a change that was rolled back, and no change is lost to a mes
 down.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
@@ -31,6 +31,9 @@ from diptych_common.database import WANTS_EVENT
 
 COUNTED: Final = 100_000
 """Beyond so many, events that wait are not counted: that would take longer and longer."""
+
+# PostgreSQL takes 32,767 parameters.
+_AT_ONCE: Final = 5_000
 
 Priority = Literal["AUDIT", "DEBUG", "INFO", "WARN", "ERROR", "CRITICAL"]
 
@@ -93,6 +96,31 @@ async def emit(
             request_id=request_id,
         )
     )
+
+
+async def emit_all(
+    connection: AsyncConnection,
+    outbox: Table,
+    event_type: str,
+    payloads: Sequence[Mapping[str, Any]],
+    *,
+    request_id: str | None = None,
+) -> None:
+    """As `emit`, an event for each payload, in order. A statement per 5,000."""
+    wanted: Callable[[str], bool] = connection.sync_engine.get_execution_options()[WANTS_EVENT]
+    if not wanted(event_type):
+        return
+    for start in range(0, len(payloads), _AT_ONCE):
+        rows = [
+            {
+                "event_type": event_type,
+                "priority": "INFO",
+                "payload": payload,
+                "request_id": request_id,
+            }
+            for payload in payloads[start : start + _AT_ONCE]
+        ]
+        await connection.execute(insert(outbox).values(rows))
 
 
 async def oldest(connection: AsyncConnection, outbox: Table, *, limit: int) -> list[Event]:

@@ -210,7 +210,8 @@ async def enqueue(
         run_after=due,
         max_attempts=max_attempts,
     )
-    wanted = or_(jobs.c.state == "waiting", jobs.c.again)
+    # A cancelled one is due at once only to be closed: that is no wish to run early.
+    wanted = or_(and_(jobs.c.state == "waiting", ~_is_ending(jobs)), jobs.c.again)
     statement = new.on_conflict_do_update(
         index_elements=["kind", "dedup_key"],
         index_where=UNFINISHED,

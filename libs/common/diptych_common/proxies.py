@@ -26,7 +26,8 @@ _OLDER: Final = (
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _ELEMENT = re.compile(r'(?:[^,"]|"[^"]*")+')
-_PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("[^"]*"|[^;"]*)')
+# Anchored: else each letter of a long word would be a beginning.
+_PAIR = re.compile(r'(?:^|;)\s*([A-Za-z]+)\s*=\s*("[^"]*"|[^;"]*)')
 
 
 def networks(addresses: Sequence[str]) -> Networks:

@@ -78,14 +78,13 @@ async def emit_metadefs(
     """Record an event for each entry of a namespace that was created, changed or deleted."""
     word = _METADEF_KINDS[kind]
     deleted_at = datetime.now(UTC) if what == "delete" else None
-    for entry in entries:
-        await events.emit(
-            connection,
-            outbox,
-            f"metadef_{word}.{what}",
-            event.metadef(word, row, entry, old=old, deleted_at=deleted_at),
-            request_id=request_id.get(),
-        )
+    await events.emit_all(
+        connection,
+        outbox,
+        f"metadef_{word}.{what}",
+        [event.metadef(word, row, entry, old=old, deleted_at=deleted_at) for entry in entries],
+        request_id=request_id.get(),
+    )
 
 
 async def emit_failure(db: Database, words: str) -> None:

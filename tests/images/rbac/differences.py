@@ -59,11 +59,6 @@ DIFFERENCES: Final = (
         asked=frozenset(ON_NAMESPACES) | {"add web location", "add store location"},
         callers=frozenset({"anon"}),
     ),
-    Difference(
-        *("404", "403", "a member may not remove another; that it exists was no secret"),
-        asked=frozenset({"remove accept"}),
-        callers=frozenset({"pend", "reject"}),
-    ),
     Difference("405", "*", "HEAD is served, too", asked=frozenset({"download head"})),
     Difference(
         *("ok", "400", "Glance accepts what no store of it could read, and its task fails"),

@@ -39,7 +39,7 @@ from diptych_images.imports.web import check_uri
 from diptych_images.signatures import Signature
 from diptych_images.wire import imports as wire
 from diptych_images.wire import parameters
-from diptych_images.wire.image import check_quotas
+from diptych_images.wire.image import check_quotas, reserved
 from diptych_images.wire.imports import ImportRequest
 
 router = APIRouter(prefix="/v2/images/{image_id}/import", responses=ANY_ERROR)
@@ -97,7 +97,7 @@ async def import_(image_id: str, request: Request, res: Res, who: Who) -> Respon
             # What was staged is counted already.
             uploading=0 if asked.method == "glance-direct" else 1,
         )
-        if columns or asked.os_type is not None:
+        if asked.method == "swift-local" and (columns or asked.os_type is not None):
             await _declare(connection, image_id, asked, res, who)
         try:
             begun, _ = await begin(
@@ -186,6 +186,9 @@ async def _declare(
     values: dict[str, object] = dict(_declared_by_source(asked, row, res))
     if asked.os_type is not None:
         res.schema.check("os_type", asked.os_type)
+        access = "update" if "os_type" in row["properties"] else "create"
+        if not res.protection.allows(who, access, "os_type"):
+            raise reserved("os_type")
         properties = {**row["properties"], "os_type": asked.os_type}
         check_quotas(
             properties, (), property_quota=res.settings.default.image_property_quota, tag_quota=-1

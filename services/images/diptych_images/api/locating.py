@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from diptych_common.errors import BadRequest, Forbidden, ServiceUnavailable
+from diptych_common.errors import BadRequest, Forbidden, ServiceUnavailable, TooLarge
 from diptych_common.identity import Identity
 from diptych_store.errors import BadLocation, StoreError, Unreachable
 from diptych_store.locations import without_credentials
@@ -93,6 +93,10 @@ async def find(url: str, res: Resources, *, store: str | None = None) -> Found:
         raise BadRequest("The location is invalid: it cannot be read.") from failure
     if size == 0:
         raise BadRequest("The location is invalid: there are no bytes.")
+    limit = res.settings.default.image_size_cap
+    # What other services register is theirs to limit.
+    if info.never_writes and size > limit:
+        raise TooLarge(f"An image can have {limit} bytes.")
     told: dict[str, object] = {"store": place.name} if res.stores.is_multiple else {}
     return Found(store=place.name, url=kept, size=size, is_removed=not info.never_writes, told=told)
 

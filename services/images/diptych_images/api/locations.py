@@ -88,10 +88,9 @@ async def _begin(
     is_hashed = res.settings.default.do_secure_hash
     algorithm, expected = asked.expected or (hash_algorithm(image, res), None)
     is_held = is_hashed and expected is not None
-    becomes: dict[str, object] = {"size": found.size}
     columns: dict[str, object] = {"import_task": task_id, "status": "importing"}
     if not is_held:
-        columns = {**becomes, "status": "active"}
+        columns = {"size": found.size, "status": "active"}
     if is_hashed or expected is not None:
         columns["os_hash_algo"] = algorithm
     if not is_hashed:
@@ -99,6 +98,8 @@ async def _begin(
     row = await locations.start(connection, image["id"], columns)
     if row is None:
         raise Conflict(f"Image {image['id']} was changed by another request.")
+    # With the formats as they are now: a PATCH may change them while the digest is compared.
+    formats = {"disk_format": row["disk_format"], "container_format": row["container_format"]}
     location = await locations.add(
         connection,
         row["id"],
@@ -106,7 +107,7 @@ async def _begin(
         url=found.url,
         metadata=found.told,
         task_id=task_id if is_held else None,
-        becomes=becomes if is_held else None,
+        becomes={"size": found.size, **formats} if is_held else None,
         reserved=found.size,
     )
     await emit(connection, "image.update", row)
@@ -151,6 +152,7 @@ async def _begin(
         expected=expected,
         size=found.size,
         request_id=request_id.get(),
+        os_hash_algo=image["os_hash_algo"],
     )
     await jobs.enqueue(
         connection,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from diptych_common.database import Connection
+from diptych_common.errors import Conflict
 from diptych_common.identity import Identity
 from diptych_common.responses import json_response
 from fastapi import APIRouter, Request, Response
@@ -83,6 +84,9 @@ async def update(image_id: str, request: Request, res: Res, who: Who) -> Respons
         if of_locations:
             # Once more: the row was read before the lock was had, perhaps, its locations too.
             row = await visible_image(connection, image_id, res, who)
+            if row["import_task"] is not None and any(one.op == "remove" for one in of_locations):
+                # What a copy has put elsewhere so far it may take back: then nothing would be left.
+                raise Conflict(f"Image {image_id} is being copied: its locations stay until then.")
             if found:
                 check_beside(row["locations"], anywhere=_is_trusted(who, res))
             moved = locations.apply(

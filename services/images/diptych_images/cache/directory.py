@@ -184,6 +184,8 @@ class Directory:
         number, within = divmod(start, self.block_size)
         length = min(at_most, self._length(image, number) - within)
         folder = self._images / image.id
+        if _about(folder) != self._told(image):
+            return b""  # blocks of another size, or other bytes; `claim` removes them
         if within == 0:
             # Those that take long have not been used when they were begun.
             with contextlib.suppress(FileNotFoundError):
@@ -204,8 +206,13 @@ class Directory:
         length = self._length(image, number)
         with self.locked() as usage:
             folder = self._folder(image, usage)
-            if (folder / str(number)).exists():
-                return Refusal.THERE
+            block = folder / str(number)
+            if block.exists():
+                if block.stat().st_size == length:
+                    return Refusal.THERE
+                # Cut by a disk that failed: who wants the rest of it would ask for ever.
+                self._remove(folder, usage)
+                folder = self._folder(image, usage)
             path = folder / f"{number}{_PART}"
             if path.exists():
                 if _is_locked(path):
@@ -241,7 +248,7 @@ class Directory:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 text = os.pread(descriptor, 32, 0)
-                os.pwrite(descriptor, str(int(text or 0) + 1).encode(), 0)
+                os.pwrite(descriptor, str(_count(text) + 1).encode(), 0)
             finally:
                 os.close(descriptor)
 
@@ -355,8 +362,12 @@ class Directory:
 
     def queued(self) -> list[str]:
         """What is to be fetched, the oldest first."""
+        found: list[tuple[float, str]] = []
         with os.scandir(self._queue) as entries:
-            return [one.name for one in sorted(entries, key=lambda one: one.stat().st_mtime)]
+            for one in entries:
+                with contextlib.suppress(FileNotFoundError):  # it was fetched meanwhile
+                    found.append((one.stat().st_mtime, one.name))
+        return [name for _, name in sorted(found)]
 
     def unqueue(self, image_id: str) -> bool:
         """Take an image back out of the queue; whether it was there."""
@@ -508,6 +519,12 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
+def _count(text: bytes) -> int:
+    # A power failure may leave zeros.
+    digits = text.rstrip(b"\0")
+    return int(digits) if digits.isdigit() else 0
+
+
 def _last_used(folder: Path) -> float:
     try:
         return (folder / "hits").stat().st_mtime
@@ -536,7 +553,7 @@ def _look_at(folder: Path) -> Cached | None:
         return Cached(
             image,
             stored,
-            hits=int((folder / "hits").read_text() or 0),
+            hits=_count((folder / "hits").read_bytes()),
             last_accessed=_last_used(folder),
             last_modified=(verified if verified.exists() else folder).stat().st_mtime,
             is_verified=verified.exists(),

@@ -108,6 +108,8 @@ class Cache:
         self._metrics = CacheMetrics(metrics)
         self._on_fetched = on_fetched
         self._threads = Threads("cache", count=16)
+        # Nobody waits for ever for a disk that hangs, or for who holds the directory's lock.
+        self._reads = Threads("cache-reads", count=16, timeout_s=_PATIENCE)
         # To hold a large image against its digest takes minutes, for which no stop has to wait.
         self._verifying = Threads("cache-verify", count=1)
         self.stopping = threading.Event()
@@ -123,6 +125,7 @@ class Cache:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.close()
+        self._reads.close()
         self._verifying.close()
 
     async def run(self, function: Callable[..., T], /, *args: object) -> T:
@@ -154,7 +157,7 @@ class Cache:
             self._metrics.requests.labels(reader.outcome).inc()
             if reader.outcome == "hit":
                 with suppress(OSError):
-                    await self.run(self.directory.hit, image)
+                    await self._reads.run(self.directory.hit, image)
             async with aclosing(_with_first(first, blocks)) as all_blocks:
                 yield Reading(size=image.size, length=length, blocks=all_blocks)
 
@@ -215,7 +218,7 @@ class Cache:
         ahead: Future[bytes] | None = None
         while position < reader.end:
             try:
-                block = b"" if ahead is None else await self._threads.result(ahead)
+                block = b"" if ahead is None else await self._reads.result(ahead)
                 more = block or await self._more(image, position, reader, source)
             except OSError as error:
                 log.warning("Image %s is not read from the cache: %s", image.id, error)
@@ -228,7 +231,7 @@ class Cache:
             ahead = None
             if position < reader.end:
                 wanted = self._next_of(image, position, reader)
-                ahead = self._threads.submit(self.directory.read, *wanted)
+                ahead = self._reads.submit(self.directory.read, *wanted)
             yield more
 
     async def _more(
@@ -243,7 +246,8 @@ class Cache:
             fetch = self._fetches.get(key)
             # Before the look, so that nothing that comes after it is missed.
             changed = None if fetch is None else fetch.changed
-            block = await self.run(self.directory.read, *self._next_of(image, position, reader))
+            wanted = self._next_of(image, position, reader)
+            block = await self._reads.run(self.directory.read, *wanted)
             if block:
                 return block
             is_own = changed is None
@@ -254,7 +258,8 @@ class Cache:
                 changed = fetch.changed
             if reader.outcome == "hit":
                 reader.outcome = "miss" if is_own else "shared"
-            await changed.wait()
+            async with asyncio.timeout(_PATIENCE):
+                await changed.wait()
             match fetch.ended:
                 case None | Refusal.THERE:
                     pass

@@ -39,7 +39,7 @@ def image_of(row: ImageRow) -> Image | None:
     algorithm, digest = row["os_hash_algo"], row["os_hash_value"]
     if algorithm is None or digest is None or algorithm not in hashlib.algorithms_available:
         algorithm, digest = "md5", row["checksum"]
-    return None if digest is None else Image(row["id"], row["size"], algorithm, digest)
+    return None if digest is None else Image(row["id"], row["size"], algorithm, digest.lower())
 
 
 def source_of(
@@ -149,7 +149,7 @@ class Upkeep:
         Raises OSError, ServiceUnavailable.
         """
         directory = self.cache.directory
-        await self.cache.run(directory.recount)
+        await self.cache.run(directory.prepare)
         cached = await self.cache.run(directory.cached)
         ids = [one.image.id for one in cached if images.is_uuid(one.image.id)]
         async with self.db.read() as connection:

@@ -225,10 +225,16 @@ _DROP: Final = sa.delete(image_locations).where(
 
 
 async def give_up(
-    connection: AsyncConnection, image_id: str, *, task_id: str, message: str
+    connection: AsyncConnection,
+    image_id: str,
+    *,
+    task_id: str,
+    message: str,
+    os_hash_algo: str | None,
 ) -> ImageRow | None:
     """Queue an image again whose location was not found good; None if the task does not hold it.
 
+    `os_hash_algo` is what was chosen at its creation.
     The location is forgotten. What is there stays: this service has not written it, and it may be
     something else than the client meant.
     """
@@ -237,7 +243,7 @@ async def give_up(
             _HELD.values(
                 status="queued",
                 import_task=None,
-                os_hash_algo=None,
+                os_hash_algo=os_hash_algo,
                 properties=images_table.c.properties.concat(
                     sa.func.jsonb_build_object(MESSAGE, sa.bindparam("new_message", type_=sa.Text))
                 ),

@@ -126,7 +126,11 @@ async def gave_up(job: Job, context: JobContext, end: End, equipment: Equipment)
     async with context.write() as connection:
         if order.expected is not None:
             row = await locations.give_up(
-                connection, order.image_id, task_id=order.task_id, message=reason
+                connection,
+                order.image_id,
+                task_id=order.task_id,
+                message=reason,
+                os_hash_algo=order.os_hash_algo,
             )
             if row is not None:
                 await emit(connection, "image.update", row)

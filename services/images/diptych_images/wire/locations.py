@@ -46,6 +46,7 @@ class LocationJob:
     """What the job is told that takes the digests of what is at a location.
 
     With `expected`, the image becomes active when the bytes have that digest; without, it is.
+    `os_hash_algo` is what the image had before, the choice of its creation.
     """
 
     task_id: str
@@ -55,6 +56,7 @@ class LocationJob:
     expected: str | None
     size: int
     request_id: str | None
+    os_hash_algo: str | None = None
 
     def payload(self) -> dict[str, object]:
         """The payload of the job in the database."""
