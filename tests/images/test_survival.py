@@ -326,7 +326,8 @@ async def test_20_slow_clients_need_little_memory(daemon: Daemon, http: httpx.As
     async def all_of_them() -> None:
         await asyncio.gather(*map(upload, images))
 
-    assert await peak_growth(daemon, asyncio.create_task(all_of_them())) < 64 * MIB
+    # 1,280 MiB pass; alone it grows by some 45, beside other tests by up to 80.
+    assert await peak_growth(daemon, asyncio.create_task(all_of_them())) < 96 * MIB
 
 
 async def test_reader_who_stops_reading_holds_no_memory(
