@@ -28,7 +28,7 @@ Cell = tuple[str, str, str]  # status, visibility, caller
 ALL_VISIBILITIES = ("private", "shared", "community", "public")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def _place(
     _images_schema: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Place]:
@@ -274,7 +274,7 @@ async def test_without_a_token_nothing_is_answered(api: httpx.AsyncClient, name:
 # ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def _old_place(
     _images_schema: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Place]:
