@@ -11,8 +11,9 @@ from uuid import uuid4
 import pytest
 from diptych_common.database import Database
 from diptych_images.db import image_list, images, members
-from diptych_images.db.image_list import Direction, Field, Filter, ListQuery, Operator, SortKey
+from diptych_images.db.image_list import Field, Filter, ListQuery, Operator, SortKey
 from diptych_images.db.images import ImageRow
+from diptych_images.db.pages import Direction
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests import databases

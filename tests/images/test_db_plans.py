@@ -14,7 +14,8 @@ from typing import Any, Literal
 import pytest
 from diptych_common import migrations
 from diptych_images.db import image_list, images
-from diptych_images.db.image_list import Direction, Filter, ListQuery, SortKey
+from diptych_images.db.image_list import Filter, ListQuery, SortKey
+from diptych_images.db.pages import Direction
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from diptych_common.database import Database
 from diptych_images.db import images, tasks
+from diptych_images.db.pages import Direction
 from diptych_images.db.tables import tasks as tasks_table
 from diptych_images.db.tasks import TaskQuery, TaskRow
 from sqlalchemy import update
@@ -153,7 +154,7 @@ KEYS: tuple[tasks.SortKey, ...] = (
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("direction", ["asc", "desc"])
 async def test_pages_hold_every_task_once(
-    images_db: Database, key: tasks.SortKey, direction: tasks.Direction
+    images_db: Database, key: tasks.SortKey, direction: Direction
 ):
     async with images_db.read() as connection:
         made: list[str] = []

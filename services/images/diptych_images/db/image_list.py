@@ -28,6 +28,7 @@ from diptych_images.db.images import (
     membership,
     word,
 )
+from diptych_images.db.pages import Direction
 from diptych_images.db.tables import image_members, images
 
 Field = Literal[
@@ -59,7 +60,6 @@ SortKey = Literal[
     "created_at",
     "updated_at",
 ]
-Direction = Literal["asc", "desc"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from diptych_images.db import pages
 from diptych_images.db.images import (
     ImageRow,
     active_locations,
@@ -21,12 +22,12 @@ from diptych_images.db.images import (
     with_entries,
     word,
 )
+from diptych_images.db.pages import Direction
 from diptych_images.db.tables import images, tasks
 
 TaskType = Literal["import", "api_image_import", "location_import"]
 TaskStatus = Literal["pending", "processing", "success", "failure"]
 SortKey = Literal["id", "type", "status", "owner", "created_at", "updated_at", "expires_at"]
-Direction = Literal["asc", "desc"]
 FilterKey = Literal["type", "status", "owner", "image_id", "user_id", "request_id"]
 
 
@@ -264,42 +265,18 @@ async def page(
         values[f"is_{name}"] = value
     marker = None
     if query.marker is not None:
-        marker = (
-            sa.select(*(key.label(f"key_{at}") for at, key in enumerate(keys)))
-            .where(
-                tasks.c.id == sa.bindparam("marker", type_=sa.Uuid(as_uuid=False)),
-                _is_shown(is_admin=is_admin),
-            )
-            .cte("marker")
-        )
-        here = sa.tuple_(*keys)
-        there = sa.tuple_(*(sa.select(mark).scalar_subquery() for mark in marker.c))
-        conditions.append(here > there if query.sort_dir == "asc" else here < there)
-    order = [key.asc() if query.sort_dir == "asc" else key.desc() for key in keys]
-    listed = sa.select(*_STUB).where(*conditions).order_by(*order).limit(query.limit)
-    if marker is None:
-        found = await connection.execute(listed, values)
-        return Page([cast(TaskStub, dict(row)) for row in found.mappings()], marker_found=True)
-    # A row of its own, so that an empty page too tells whether there is such a marker.
-    known = sa.select(sa.exists(sa.select(marker.c.key_0)).label("marker_found")).subquery("known")
-    numbered = listed.add_columns(
-        sa.func.row_number().over(order_by=order).label("place")
-    ).subquery("page")
-    found = await connection.execute(
-        sa.select(known.c.marker_found, numbered)
-        .select_from(known.outerjoin(numbered, sa.true()))
-        .order_by(numbered.c.place),
+        is_named = tasks.c.id == sa.bindparam("marker", type_=sa.Uuid(as_uuid=False))
+        marker = sa.and_(is_named, _is_shown(is_admin=is_admin))
+    rows, marker_found = await pages.fetch(
+        connection,
+        sa.select(*_STUB).where(*conditions),
         values,
+        keys=keys,
+        direction=query.sort_dir,
+        limit=query.limit,
+        marker=marker,
     )
-    rows: list[TaskStub] = []
-    marker_found = False
-    for row in found.mappings():
-        task = dict(row)
-        marker_found = task.pop("marker_found")
-        del task["place"]
-        if task["id"] is not None:
-            rows.append(cast(TaskStub, task))
-    return Page(rows, marker_found=marker_found)
+    return Page([cast(TaskStub, row) for row in rows], marker_found=marker_found)
 
 
 _THEN: Final[tuple[SortKey, ...]] = ("created_at", "id")

@@ -17,8 +17,9 @@ from diptych_common import paging
 from diptych_common.errors import BadRequest
 from oslo_utils import timeutils
 
-from diptych_images.db.image_list import Direction, Field, Filter, ListQuery, Operator, SortKey
+from diptych_images.db.image_list import Field, Filter, ListQuery, Operator, SortKey
 from diptych_images.db.images import MemberStatus, Visibility
+from diptych_images.db.pages import Direction
 from diptych_images.wire.schemas import MAX_INT, MEMBER_STATUSES, VISIBILITIES
 
 Items = Sequence[tuple[str, str]]

@@ -15,7 +15,6 @@ from jsonschema import Draft4Validator
 from jsonschema.exceptions import ValidationError
 
 from diptych_images.db.metadefs.namespaces import (
-    Direction,
     Entry,
     Kind,
     NamespaceQuery,
@@ -24,6 +23,7 @@ from diptych_images.db.metadefs.namespaces import (
     SortKey,
 )
 from diptych_images.db.metadefs.resource_types import ResourceTypeRow
+from diptych_images.db.pages import Direction
 from diptych_images.wire.image import timestamp
 from diptych_images.wire.schemas import (
     METADEF_NAMESPACE,

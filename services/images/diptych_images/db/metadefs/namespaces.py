@@ -13,7 +13,9 @@ from sqlalchemy.dialects.postgresql import insert as insert_into
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from diptych_images.db import pages
 from diptych_images.db.images import word
+from diptych_images.db.pages import Direction
 from diptych_images.db.tables import (
     metadef_associations,
     metadef_namespaces,
@@ -27,7 +29,6 @@ Visibility = Literal["public", "private"]
 SortKey = Literal[
     "namespace", "display_name", "visibility", "protected", "owner", "created_at", "updated_at"
 ]
-Direction = Literal["asc", "desc"]
 Entry = dict[str, Any]
 """A row of what a namespace holds; times are aware, in UTC."""
 
@@ -249,46 +250,20 @@ async def page(
                 metadef_associations.c.name.in_(query.resource_types),
             )
         )
-    marker = (
-        sa.select(*(key.label(f"key_{at}") for at, key in enumerate(keys)))
-        .where(metadef_namespaces.c.namespace == _NAME, seen)
-        .cte("marker")
-    )
+    marker = None
     if query.marker is not None:
         values["the_namespace"] = query.marker
-        here = sa.tuple_(*keys)
-        there = sa.tuple_(*(sa.select(mark).scalar_subquery() for mark in marker.c))
-        conditions.append(here > there if query.sort_dir == "asc" else here < there)
-    order = [key.asc() if query.sort_dir == "asc" else key.desc() for key in keys]
-    listed = (
-        _with(("resource_type_associations",))
-        .where(*conditions)
-        .order_by(*order)
-        .limit(query.limit)
-    )
-    if query.marker is None:
-        found = await connection.execute(listed, values)
-        return Page([_row(row) for row in found.mappings()], marker_found=True)
-    # A row of its own, so that an empty page too tells whether there is such a marker.
-    known = sa.select(sa.exists(sa.select(marker.c.key_0)).label("marker_found")).subquery("known")
-    numbered = listed.add_columns(
-        sa.func.row_number().over(order_by=order).label("place")
-    ).subquery("page")
-    found = await connection.execute(
-        sa.select(known.c.marker_found, numbered)
-        .select_from(known.outerjoin(numbered, sa.true()))
-        .order_by(numbered.c.place),
+        marker = sa.and_(metadef_namespaces.c.namespace == _NAME, seen)
+    rows, marker_found = await pages.fetch(
+        connection,
+        _with(("resource_type_associations",)).where(*conditions),
         values,
+        keys=keys,
+        direction=query.sort_dir,
+        limit=query.limit,
+        marker=marker,
     )
-    rows: list[NamespaceRow] = []
-    marker_found = False
-    for each in found.mappings():
-        row = dict(each)
-        marker_found = row.pop("marker_found")
-        del row["place"]
-        if row["id"] is not None:
-            rows.append(_row(row))
-    return Page(rows, marker_found=marker_found)
+    return Page([_row(row) for row in rows], marker_found=marker_found)
 
 
 async def everything(connection: AsyncConnection) -> list[NamespaceRow]:
