@@ -6,10 +6,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from dev import environments
 from dev.keystone import PASSWORD, Keystone
 from diptych_common import migrations
 
-from tests import databases
+from tests import databases, servers
 from tests.clients.conftest import by_keystone
 from tests.compat import glance
 from tests.compat.form import PERSONAS
@@ -24,21 +25,28 @@ from tests.web import answer, serving_from_a_thread
 @pytest.fixture(scope="session")
 def _tokens(keystone: Keystone) -> dict[str, str | None]:
     """A token for each persona; those whom Keystone does not have yet are made."""
-    roles = {role["name"]: role["id"] for role in keystone.call("GET", "/roles")["roles"]}
+    # All processes of a run share one Keystone.
+    with environments.exclusive(servers.folder() / "compat-personas.lock"):
+        _make_personas(keystone)
     tokens: dict[str, str | None] = {"anonymous": None, "forger": "nonsense"}
-    projects = _projects(keystone)
     for persona, who in PERSONAS.items():
-        if who is None:
-            continue
-        user, project, granted = who
-        if user.startswith("compat-"):
-            made = {"name": user, "password": PASSWORD, "domain_id": "default"}
-            user_id = keystone.call("POST", "/users", {"user": made})["user"]["id"]
-            for role in granted:
-                path = f"/projects/{projects[project]}/users/{user_id}/roles/{roles[role]}"
-                keystone.call("PUT", path)
-        tokens[persona] = keystone.token(user, project)
+        if who is not None:
+            tokens[persona] = keystone.token(who[0], who[1])
     return tokens
+
+
+def _make_personas(keystone: Keystone) -> None:
+    roles = {role["name"]: role["id"] for role in keystone.call("GET", "/roles")["roles"]}
+    users = {user["name"] for user in keystone.call("GET", "/users")["users"]}
+    projects = _projects(keystone)
+    for user, project, granted in filter(None, PERSONAS.values()):
+        if not user.startswith("compat-") or user in users:
+            continue
+        made = {"name": user, "password": PASSWORD, "domain_id": "default"}
+        user_id = keystone.call("POST", "/users", {"user": made})["user"]["id"]
+        for role in granted:
+            path = f"/projects/{projects[project]}/users/{user_id}/roles/{roles[role]}"
+            keystone.call("PUT", path)
 
 
 def _projects(keystone: Keystone) -> dict[str, str]:

@@ -246,8 +246,13 @@ def _of_locations() -> tuple[Difference, ...]:
             patches("add with its digests", "add with a digest"),
         ),
         _status(
-            *(400, 403, "only administrators name what is in a store"),
-            *patches("add ftp://example.org/x", "add rbd://a/b/c/d"),
+            *(200, 403, "readers would get other bytes under the digest of those (OSSN-0065)"),
+            *patches("add to active"),
+        ),
+        Difference("after: body.*", ANY, ANY, "it was refused", patches("add to active")),
+        _status(
+            *(409, 403, "who may not is told so, whatever the status"),
+            *patches("add to deactivated"),
         ),
         _status(
             200, 401, "without a method it is no preflight", "origin: preflight without a method"

@@ -81,8 +81,8 @@ accept for pend
     shared   ok     404    403    403    403    403    404    404    ok     404    404    404    404    404    404    403
     open     403    403    403    403    403    403    403    403    403    403    403    403    403    404    404    403
 
-# Locations are between services; users only add what is on the web. In the last, 400 says that
-# there is no such store here.
+# Locations are between services; users only add what is on the web. In the last, 400 says that a
+# service may, and that there is no such store here.
 see locations
     private  ok     404    403    403    403    403    404    404    404    404    404    404    404    404    ok     404
     shared   ok     404    403    403    403    403    404    404    403    403    403    403    404    404    ok     404
@@ -92,9 +92,9 @@ add web location
     shared   ok     404    ok     ok     403    ok     404    404    403    403    403    403    404    404    ok     403
     open     ok     403    ok     ok     403    ok     403    403    403    403    403    403    ok     ok     ok     403
 add store location
-    private  400    404    400    400    403    400    404    404    404    404    404    404    404    404    400    403
-    shared   400    404    400    400    403    400    404    404    403    403    403    403    404    404    400    403
-    open     400    403    400    400    403    400    403    403    403    403    403    403    400    400    400    403
+    private  403    404    403    403    403    400    404    404    404    404    404    404    404    404    400    403
+    shared   403    404    403    403    403    400    404    404    403    403    403    403    404    404    400    403
+    open     403    403    403    403    403    400    403    403    403    403    403    403    400    400    400    403
 """  # noqa: E501
 
 # What the answers of IMAGES become in each status: `ok` is for those whom IMAGES lets through, 403
@@ -264,9 +264,9 @@ add web location
     shared   ok     ok     403    404    404    403    403    404    ok     403
     open     ok     ok     403    403    403    403    403    ok     ok     403
 add store location
-    private  400    400    403    404    404    404    404    404    400    403
-    shared   400    400    403    404    404    403    403    404    400    403
-    open     400    400    403    403    403    403    403    400    400    403
+    private  403    403    403    404    404    404    404    404    400    403
+    shared   403    403    403    404    404    403    403    404    400    403
+    open     403    403    403    403    403    403    403    400    400    403
 """
 
 OLD_SERVICE: Final = """

@@ -38,7 +38,6 @@ def check_named(url: str, res: Resources, *, anywhere: bool) -> None:
     """
     is_web = wire.scheme(url) in _WEB
     if not is_web and not anywhere:
-        _require_some_store(url, res)
         raise Forbidden("Only other services can register a location that is not on the web.")
     if is_web and not any(info.type == "http" for info in res.stores.info.values()):
         raise Forbidden("There is no store for locations on the web.")
@@ -58,7 +57,10 @@ def check_beside(locations: Iterable[LocationRow], *, anywhere: bool) -> None:
         raise Forbidden("Only other services can give an image with data another location.")
 
 
-def _require_some_store(url: str, res: Resources) -> None:
+def check_some_store(url: str, res: Resources) -> None:
+    """Raise BadRequest for a URL that is not on the web, and no location of any of our stores."""
+    if wire.scheme(url) in _WEB:
+        return
     try:
         res.stores.by_location(url)
     except BadLocation:

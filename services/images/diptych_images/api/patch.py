@@ -16,6 +16,7 @@ from diptych_images.api.locating import (
     check_beside,
     check_formats,
     check_named,
+    check_some_store,
     find,
     is_service,
 )
@@ -134,6 +135,8 @@ async def _found(
     if 0 <= quota < len(urls):
         raise locations.too_many_locations(quota)
     for url in urls:
+        # Of what is in a PATCH Glance tells this first, whoever sends it.
+        check_some_store(url, res)
         check_named(url, res, anywhere=_is_trusted(who, res))
     found = {url: await find(url, res) for url in urls}
     return found, await res.quotas.of(row["owner"])
