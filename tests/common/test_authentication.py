@@ -34,12 +34,17 @@ def render_error(_scope: Scope, error: ApiError) -> Response:
 
 
 def guarded(
-    identify: Identify, *, allow_anonymous: bool = False, challenge: str | None = CHALLENGE
+    identify: Identify,
+    *,
+    allow_anonymous: bool = False,
+    forgiving: bool = True,
+    challenge: str | None = CHALLENGE,
 ) -> Authentication:
     return Authentication(
         echo,
         identify=identify,
         allow_anonymous=allow_anonymous,
+        forgiving=forgiving,
         render_error=render_error,
         www_authenticate=challenge,
     )
@@ -81,6 +86,12 @@ async def test_a_request_without_a_valid_token_ends_with_401(headers: dict[str, 
 async def test_where_anonymous_access_is_allowed_it_goes_on(headers: dict[str, str]) -> None:
     answer = await get(guarded(identify, allow_anonymous=True), **headers)
     assert answer.json() == {"user": None, "anonymous": True}
+
+
+async def test_a_bad_token_may_be_no_way_to_be_anonymous() -> None:
+    app = guarded(identify, allow_anonymous=True, forgiving=False)
+    assert (await get(app)).json() == {"user": None, "anonymous": True}
+    assert (await get(app, **{"x-auth-token": "mallory"})).status_code == 401
 
 
 @pytest.mark.parametrize("allow_anonymous", [False, True])

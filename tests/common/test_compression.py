@@ -63,13 +63,14 @@ async def stream() -> AsyncIterator[bytes]:
     ("app", "length"),
     [
         (document(kind="application/octet-stream"), 5009),
+        (Response(TEXT, media_type="text/plain", headers={"accept-ranges": "bytes"}), 5009),
         (document(b"x" * 1000), 1000),
         (document(b"", kind="text/plain"), 0),
         (PlainTextResponse(TEXT, status_code=206), 5009),
         (StreamingResponse(stream(), media_type="application/json"), 6000),
         (Response(status_code=204), 0),
     ],
-    ids=["image", "short", "empty", "part", "stream", "none"],
+    ids=["image", "text that is data", "short", "empty", "part", "stream", "none"],
 )
 async def test_the_rest_goes_out_as_it_is(app: ASGIApp, length: int) -> None:
     answer = await got(app)

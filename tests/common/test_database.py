@@ -97,6 +97,15 @@ async def test_a_null_character_is_the_clients_fault(db: Database, kind: str) ->
             )
 
 
+async def test_a_text_beyond_an_index_is_the_clients_fault(db: Database) -> None:
+    async with db.write() as connection:
+        await connection.execute(text("CREATE TEMPORARY TABLE indexed (one text PRIMARY KEY)"))
+        # All different, or compression would make it fit.
+        words = "".join(chr(0x4E00 + number) for number in range(1000))
+        with pytest.raises(BadRequest):
+            await connection.execute(text("INSERT INTO indexed VALUES (:one)"), {"one": words})
+
+
 async def test_without_a_server_the_answer_is_503(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

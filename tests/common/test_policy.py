@@ -359,3 +359,27 @@ def test_a_decision_costs_a_fraction_of_oslo_policys(tmp_path: Path) -> None:
     fast = seconds(lambda: ours.allows("get_image", MEMBER, target))
     slow = seconds(lambda: oslo_decides(theirs, "get_image", MEMBER, target))
     assert fast * 10 < slow
+
+
+def test_who_may_not_be_an_administrator_is_none(tmp_path: Path) -> None:
+    """Whatever the files make of the rule, and of those that stand on it."""
+    file = tmp_path / "policy.yaml"
+    file.write_text("admin: role:archivist or not role:nobody\n")
+    rules = [
+        Rule(name=name, default=default, description="")
+        for name, default in (
+            *(("admin", "role:admin"), ("referring", "rule:admin"), ("asking", "is_admin:True")),
+            *(("others", "not rule:admin"), ("theirs", "role:archivist")),
+        )
+    ]
+    roles = frozenset({"admin", "archivist"})
+    for policy in (
+        Policy.load(rules, admin_rule="admin"),
+        Policy.load(rules, policy_file=file, admin_rule="admin"),
+    ):
+        for may_be_admin in (True, False, True):
+            who = Identity(user_id="u", project_id="p", roles=roles, may_be_admin=may_be_admin)
+            for rule in ("admin", "referring", "asking"):
+                assert policy.allows(rule, who, {}) is may_be_admin, rule
+            assert policy.allows("others", who, {}) is not may_be_admin
+            assert policy.allows("theirs", who, {})

@@ -24,9 +24,9 @@ class Authentication:
     """ASGI middleware that puts the caller's `Identity` into `scope["state"]["who"]`.
 
     A request without an identity ends here with 401, before its body is read; where
-    `allow_anonymous` is set it goes on as `ANONYMOUS`, also when its token is not valid (Glance
-    does the same). What is open to everybody is answered further out. Every 401 that passes on its
-    way out gets `www_authenticate`.
+    `allow_anonymous` is set it goes on as `ANONYMOUS`, with `forgiving` also when its token is not
+    valid (Glance does the same). What is open to everybody is answered further out. Every 401 that
+    passes on its way out gets `www_authenticate`.
     """
 
     def __init__(
@@ -35,12 +35,14 @@ class Authentication:
         *,
         identify: Identify,
         allow_anonymous: bool,
+        forgiving: bool = True,
         render_error: RenderError,
         www_authenticate: str | None,
     ) -> None:
         self._app = app
         self._identify = identify
         self._allow_anonymous = allow_anonymous
+        self._forgiving = forgiving
         self._render_error = render_error
         self._challenge = None if www_authenticate is None else www_authenticate.encode("latin-1")
 
@@ -62,7 +64,7 @@ class Authentication:
         try:
             who = await self._identify(scope)
         except Unauthorized:
-            if not self._allow_anonymous:
+            if not (self._allow_anonymous and self._forgiving):
                 raise
             return ANONYMOUS
         if who is not None:
@@ -93,20 +95,26 @@ async def administrator(_scope: Scope) -> Identity:
     return _ADMINISTRATOR
 
 
-# What the columns of owners and users hold.
-_LONGEST_ID: Final = 255
+LONGEST_ID: Final = 255
+"""Characters that the columns of owners and users hold."""
 
 _ADMINISTRATOR: Final = Identity(
     roles=frozenset({"admin", "manager", "member", "reader", "service"})
 )
 
 
-def trusted(*, bind_host: str, proxies: Sequence[str] = ()) -> Identify:
+def trusted(
+    *,
+    bind_host: str,
+    proxies: Sequence[str] = (),
+    read: Callable[[Scope], Identity | None] | None = None,
+) -> Identify:
     """Identify callers by the headers that a proxy sets after it has checked the token itself.
 
-    `proxies` are the addresses or networks of such proxies. ValueError where one of them is
-    neither, and where the service would listen on anything but loopback without naming one: then
-    everyone who reaches the port could be anyone. The peer's address is checked at each request.
+    `read` makes an identity of them; unset, it is `trusted_headers`. `proxies` are the addresses or
+    networks of such proxies. ValueError where one of them is neither, and where the service would
+    listen on anything but loopback without naming one: then everyone who reaches the port could be
+    anyone. The peer's address is checked at each request.
     """
     if not proxies and not _is_loopback(bind_host):
         raise ValueError(
@@ -119,7 +127,7 @@ def trusted(*, bind_host: str, proxies: Sequence[str] = ()) -> Identify:
         nearest = peer(scope)
         if nearest is None or not is_within(nearest, networks):
             raise Unauthorized("Identity headers are not accepted from this address.")
-        return trusted_headers(scope)
+        return (read or trusted_headers)(scope)
 
     return identify
 
@@ -135,10 +143,10 @@ def trusted_headers(scope: Scope) -> Identity | None:
     if headers.one("x-identity-status") not in (None, "Confirmed"):
         return None
     who = Identity(
-        user_id=_id(headers, "x-user-id"),
+        user_id=headers.identifier("x-user-id"),
         user_name=headers.one("x-user-name"),
         user_domain_id=headers.one("x-user-domain-id"),
-        project_id=_id(headers, "x-project-id"),
+        project_id=headers.identifier("x-project-id"),
         project_name=headers.one("x-project-name"),
         project_domain_id=headers.one("x-project-domain-id"),
         domain_id=headers.one("x-domain-id"),
@@ -149,13 +157,6 @@ def trusted_headers(scope: Scope) -> Identity | None:
         system_scope=headers.one("openstack-system-scope"),
     )
     return None if who.is_anonymous else who
-
-
-def _id(headers: "Headers", name: str) -> str | None:
-    value = headers.one(name)
-    if value is not None and len(value) > _LONGEST_ID:
-        raise Unauthorized(f"The header {name} has more than {_LONGEST_ID} characters.")
-    return value
 
 
 def _is_loopback(host: str) -> bool:
@@ -182,6 +183,13 @@ class Headers:
         if len(values) > 1:
             raise Unauthorized(f"The header {name} comes more than once.")
         return (values[0].strip() or None) if values else None
+
+    def identifier(self, name: str) -> str | None:
+        """The same for an id. Unauthorized for one that is longer than what columns hold."""
+        value = self.one(name)
+        if value is not None and len(value) > LONGEST_ID:
+            raise Unauthorized(f"The header {name} has more than {LONGEST_ID} characters.")
+        return value
 
     def listed(self, name: str) -> list[str]:
         """The parts of a header between commas, without empty ones."""

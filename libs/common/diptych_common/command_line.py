@@ -122,7 +122,8 @@ class Service(Generic[S]):
     the package of the revisions, None for a service without tables. `refusals` are the exceptions
     by which `create_app` says that the settings cannot be used. `with_leftovers` adds the options
     without effect in the sections that other parts read (stores); `stores` is None for a service
-    without stores, `jobs` for one without background jobs.
+    without stores, `jobs` for one without background jobs. `named` are sections that may come
+    several times. `admin_rule` is as in `Policy.load`.
     """
 
     name: str
@@ -135,6 +136,8 @@ class Service(Generic[S]):
     with_leftovers: Callable[[Loaded[S]], Loaded[S]] = _as_it_is
     stores: StoreReports[S] | None = None
     jobs: BackgroundJobs | None = None
+    named: settings_report.Named | None = None
+    admin_rule: str | None = None
 
     def settings(self, files: list[Path] | None, folders: list[Path] | None) -> Loaded[S]:
         """Read the settings, or end with a message and exit code 2."""
@@ -291,7 +294,7 @@ def _config(service: Service[S]) -> typer.Typer:
     @app.command()
     def sample() -> None:
         """Print a configuration file with every option, its meaning and its default."""
-        typer.echo(settings_report.sample(service.model), nl=False)
+        typer.echo(settings_report.sample(service.model, named=service.named), nl=False)
 
     @app.command()
     def check(
@@ -351,7 +354,7 @@ def _policy(service: Service[S]) -> typer.Typer:
         """Check the policy files, or explain what a rule decides; exit code 1 if it denies."""
         loaded = service.settings(config_file, config_dir)
         with service.explained():
-            policy = load_policy(service.rules, loaded)
+            policy = load_policy(service.rules, loaded, admin_rule=service.admin_rule)
         if rule is None:
             for line in policy_report.check(policy):
                 typer.echo(line)

@@ -1,4 +1,4 @@
-"""Documents made smaller for clients that accept it; data of images go out as they are."""
+"""Documents made smaller for clients that accept it; data go out as they are."""
 
 import asyncio
 import gzip
@@ -59,6 +59,9 @@ def _is_document(start: Message) -> bool:
     return (
         headers.get("content-type", "").partition(";")[0] in _KINDS
         and "content-encoding" not in headers
+        # Data of blobs, of which parts can be had: their length, digests and strong ETag are those
+        # of the bytes as they are.
+        and "accept-ranges" not in headers
         and start["status"] not in (206, 304)
     )
 

@@ -338,6 +338,8 @@ def _answer(context: ExceptionContext) -> ApiError | None:
         return ServiceUnavailable("The database is overloaded; try again.", headers=TRY_AGAIN)
     if sqlstate in ("22021", "22P05"):
         return BadRequest("A text must not hold the character U+0000.")
+    if sqlstate == "54000":  # program_limit_exceeded: a text beyond what an index takes
+        return BadRequest("A text is too long.")
     return None
 
 

@@ -6,6 +6,7 @@
     ├── Forbidden             403   visible, but not allowed
     ├── NotFound              404   unknown, or not visible to the caller
     ├── MethodNotAllowed      405   known path, unknown verb
+    ├── RequestTimeout        408   the client took too long to send
     ├── Conflict              409   the state does not allow it
     ├── Gone                  410   lost a race, or deleted meanwhile
     ├── TooLarge              413   a quota or a size limit
@@ -77,6 +78,12 @@ class MethodNotAllowed(ApiError):
     """A known path with a verb it does not have; carries `Allow`."""
 
     status = 405
+
+
+class RequestTimeout(ApiError):
+    """The client sent nothing of the request's body for too long."""
+
+    status = 408
 
 
 class Conflict(ApiError):

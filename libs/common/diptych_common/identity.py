@@ -10,7 +10,8 @@ class Identity:
 
     `roles` and `service_roles` hold role names; `roles` are lower-cased, as Glance matches them.
     `service_roles` come from a valid `X-Service-Token`. `system_scope` is "all" or None. A caller
-    without a token has no user, project and roles, and `is_anonymous` is true.
+    without a token has no user, project and roles, and `is_anonymous` is true. Who may not be an
+    administrator is none, whatever the roles and the policy: see `Policy.load`, `admin_rule`.
     """
 
     user_id: str | None = None
@@ -25,6 +26,7 @@ class Identity:
     service_user_id: str | None = None
     service_project_id: str | None = None
     system_scope: str | None = None
+    may_be_admin: bool = True
     expires_at: datetime | None = field(default=None, compare=False)
 
     @property

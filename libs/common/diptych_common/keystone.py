@@ -159,7 +159,7 @@ class CannotAsk(Exception):
 V = TypeVar("V")
 
 
-class _Bounded(Generic[V]):
+class Bounded(Generic[V]):
     """Values for a while: each until its own deadline, the least recently used dropped first."""
 
     def __init__(self, capacity: int) -> None:
@@ -167,6 +167,7 @@ class _Bounded(Generic[V]):
         self._entries: OrderedDict[bytes, tuple[float, V]] = OrderedDict()
 
     def get(self, key: bytes) -> V | None:
+        """The value, None if there is none or its time is over."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -178,6 +179,7 @@ class _Bounded(Generic[V]):
         return value
 
     def put(self, key: bytes, value: V, *, seconds: float) -> None:
+        """Keep the value for so long; 0 or less: not at all."""
         if seconds <= 0:
             return
         self._entries[key] = (time.monotonic() + seconds, value)
@@ -223,8 +225,8 @@ class Keystone:
         self._credentials = _credentials(settings)
         self._timeout_s = settings.http_connect_timeout or DEFAULT_TIMEOUT_S
         self._digest_key = secrets.token_bytes(32)
-        self._known: _Bounded[_Token] = _Bounded(KNOWN_TOKENS)
-        self._refused: _Bounded[Literal[True]] = _Bounded(KNOWN_TOKENS)
+        self._known: Bounded[_Token] = Bounded(KNOWN_TOKENS)
+        self._refused: Bounded[Literal[True]] = Bounded(KNOWN_TOKENS)
         self._exchanges: dict[bytes, asyncio.Task[_Token | Literal["refused", "unreachable"]]] = {}
         self._own: _OwnToken | None = None
         self._own_lock = asyncio.Lock()
@@ -306,6 +308,13 @@ class Keystone:
             if entry.type == service_type
             for endpoint in entry.endpoints
         ]
+
+    async def own_token(self, *, refused: str | None = None) -> str:
+        """The service's own token, for other services; another one than `refused`. CannotAsk."""
+        own = await self._own_token(stale=None)
+        if own.value == refused:
+            own = await self._own_token(stale=own)
+        return own.value
 
     async def get(self, path: str, parameters: Mapping[str, str] | None = None) -> bytes:
         """The body of Keystone's answer to a question with the service's own token; CannotAsk.

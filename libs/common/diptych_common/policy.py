@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 import yaml
 
@@ -20,6 +20,8 @@ from diptych_common.identity import Identity
 from diptych_common.policy_language import Check, Node, PolicySyntaxError, RuleText
 
 log = logging.getLogger(__name__)
+
+_MAY_BE: Final = policy_language.Attribute(("may_be_admin",), "True")
 
 Scope = Literal["project", "domain", "system"]
 
@@ -73,12 +75,14 @@ class Policy:
         default_rule: str,
         enforce_scope: bool,
         enforce_new_defaults: bool,
+        admin_rule: str | None,
     ) -> None:
         """Reads the files; raises PolicyError. `load` has the meaning of the arguments."""
         self.rules: Mapping[str, Rule] = {rule.name: rule for rule in rules}
         self.default_rule = default_rule
         self.enforces_scope = enforce_scope
         self.enforces_new_defaults = enforce_new_defaults
+        self._admin_rule = admin_rule
         self._policy_file = policy_file
         self._policy_dirs = tuple(policy_dirs)
         self._fingerprint = self._look()
@@ -95,11 +99,14 @@ class Policy:
         default_rule: str = "default",
         enforce_scope: bool = True,
         enforce_new_defaults: bool = True,
+        admin_rule: str | None = None,
     ) -> "Policy":
         """The policy of `rules`, changed by the file and then by the files of the folders.
 
         A file or folder that is not there changes nothing, and counts from the moment it is.
-        `default_rule` stands in for rules that are referred to but not defined. Raises PolicyError.
+        `default_rule` stands in for rules that are referred to but not defined. Where `admin_rule`
+        is given, rules may ask for `is_admin`: whether that one allows the caller; and it denies
+        callers who may not be administrators, whatever the files make of it. Raises PolicyError.
         """
         return cls(
             rules,
@@ -108,12 +115,13 @@ class Policy:
             default_rule=default_rule,
             enforce_scope=enforce_scope,
             enforce_new_defaults=enforce_new_defaults,
+            admin_rule=admin_rule,
         )
 
     def allows(self, rule: str, who: Identity, target: Mapping[str, object]) -> bool:
         """Whether the caller may. KeyError if there is no such rule."""
         check = self.compiled.checks[rule]
-        return not self.refuses_scope(rule, who) and check(self._attributes(who), target)
+        return not self.refuses_scope(rule, who) and check(self.attributes_of(who), target)
 
     def require(self, rule: str, who: Identity, target: Mapping[str, object]) -> None:
         """Raise Forbidden unless the caller may."""
@@ -130,11 +138,16 @@ class Policy:
             and scope_of(who) not in known.scope_types
         )
 
-    def _attributes(self, who: Identity) -> Mapping[str, object]:
+    def attributes_of(self, who: Identity) -> Mapping[str, object]:
+        """What rules may ask about the caller."""
         # One request asks many times about one caller: a page of a list, once per row.
         last = self._last
         if last is None or last[0] is not who:
-            last = self._last = (who, attributes(who))
+            asked = attributes(who)
+            if self._admin_rule is not None:
+                asked["may_be_admin"] = who.may_be_admin
+                asked["is_admin"] = self.compiled.checks[self._admin_rule](asked, {})
+            last = self._last = (who, asked)
         return last[1]
 
     async def watch(
@@ -159,6 +172,7 @@ class Policy:
             except PolicyError as error:
                 log.error("The policy stays as it was: %s", error)
             else:
+                self._last = None  # whether the caller is_admin may have changed
                 log.info("The policy was read again.")
 
     def _files(self) -> list[Path]:
@@ -193,8 +207,11 @@ class Policy:
         for rule in self.rules.values():
             if rule.name not in trees:
                 trees[rule.name] = self._default(rule)
+        enforced = dict(trees)
+        if self._admin_rule is not None:
+            enforced[self._admin_rule] = policy_language.All((_MAY_BE, trees[self._admin_rule]))
         try:
-            checks = policy_language.compile_rules(trees, default_rule=self.default_rule)
+            checks = policy_language.compile_rules(enforced, default_rule=self.default_rule)
         except PolicySyntaxError as error:
             raise PolicyError(str(error)) from error
         return Compiled(trees, checks, overrides)

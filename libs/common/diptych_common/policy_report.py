@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from diptych_common import policy_language
 from diptych_common.identity import Identity
-from diptych_common.policy import Policy, Rule, attributes, scope_of
+from diptych_common.policy import Policy, Rule, scope_of
 from diptych_common.policy_language import (
     All,
     Attribute,
@@ -119,7 +119,7 @@ def explain(policy: Policy, rule: str, who: Identity, target: Mapping[str, objec
         scopes = " or ".join(policy.rules[rule].scope_types)
         why = f"the rule is for tokens of a {scopes}, and this one is of a {scope_of(who)}"
         return Explanation(rule, holds=False, why=why)
-    inner = _explain(tree, policy, attributes(who), target, decides=True)
+    inner = _explain(tree, policy, policy.attributes_of(who), target, decides=True)
     origin = "policy file" if rule in policy.compiled.overrides else "default"
     return Explanation(f"rule:{rule}", holds=inner.holds, why=origin, parts=(inner,))
 

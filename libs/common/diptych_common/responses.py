@@ -24,11 +24,15 @@ class BrokenOff(Exception):
 
 
 def json_response(
-    document: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+    document: object,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    media_type: str = "application/json",
 ) -> Response:
     """Answer with `document`, made of what orjson writes by itself."""
     return Response(
-        orjson.dumps(document), status_code=status, headers=headers, media_type="application/json"
+        orjson.dumps(document), status_code=status, headers=headers, media_type=media_type
     )
 
 

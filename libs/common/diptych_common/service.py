@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from fastapi import APIRouter
 from starlette.middleware import Middleware
@@ -22,6 +23,20 @@ from diptych_common.settings import Loaded, ServiceSettings
 
 
 @dataclass(frozen=True, slots=True)
+class Identification:
+    """How callers are identified: `opened` is what must be open for it.
+
+    `challenge` is the `WWW-Authenticate` of every 401, if there is one. `forgiving` says whether a
+    token that is not valid counts as none where anonymous access is on.
+    """
+
+    identify: Identify
+    opened: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)
+    challenge: str | None = None
+    forgiving: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """`middleware` from the outermost to the innermost; `opened` is for the lifespan to enter."""
 
@@ -32,7 +47,7 @@ class Stack:
 def middleware_stack(
     settings: ServiceSettings,
     *,
-    service_type: str,
+    identification: Identification,
     metrics: Metrics,
     render_error: RenderError,
     checks: Mapping[str, Check],
@@ -45,9 +60,6 @@ def middleware_stack(
     `checks` are those of `/readyz`; `title` and `routers` are for the OpenAPI document. ValueError
     where the settings contradict each other.
     """
-    identify, opened, www_authenticate = _identification(
-        settings, service_type=service_type, metrics=metrics
-    )
     health = settings.healthcheck
     proxies = settings.oslo_middleware
     middleware = [
@@ -91,38 +103,50 @@ def middleware_stack(
         # From here on there is an identity, and a stranger was turned away with its body unread.
         Middleware(
             Authentication,
-            identify=identify,
+            identify=identification.identify,
             allow_anonymous=settings.default.allow_anonymous_access,
+            forgiving=identification.forgiving,
             render_error=render_error,
-            www_authenticate=www_authenticate,
+            www_authenticate=identification.challenge,
         ),
     ]
-    return Stack(middleware, opened)
+    return Stack(middleware, identification.opened)
 
 
-def _identification(
-    settings: ServiceSettings, *, service_type: str, metrics: Metrics
-) -> tuple[Identify, AbstractAsyncContextManager[object], str | None]:
-    """Where identities come from, what must be opened for that, and the challenge of a 401."""
-    match settings.paste_deploy.identity:
+def identification(
+    settings: ServiceSettings,
+    source: Literal["keystone", "trusted", "none"],
+    *,
+    service_type: str,
+    metrics: Metrics,
+) -> Identification:
+    """How callers are identified by the sources that both services have."""
+    match source:
         case "keystone":
             keystone = Keystone(
                 settings.keystone_authtoken,
                 service_type=service_type,
                 on_lookup=lambda outcome: metrics.token_lookups.labels(outcome).inc(),
             )
-            return keystone.identify, keystone, challenge(settings.keystone_authtoken)
+            return Identification(
+                keystone.identify, keystone, challenge(settings.keystone_authtoken)
+            )
         case "trusted":
             # Without a proxy that is named, only one on this host is believed.
             proxies = settings.oslo_middleware.trusted_proxies
             identify = authentication.trusted(bind_host=settings.default.bind_host, proxies=proxies)
-            return identify, nullcontext(), None
+            return Identification(identify)
         case "none":
-            return authentication.administrator, nullcontext(), None
+            return Identification(authentication.administrator)
 
 
-def load_policy(rules: Sequence[Rule], loaded: Loaded[ServiceSettings]) -> Policy:
-    """The policy of a service with these rules, as the settings change it. Raises PolicyError."""
+def load_policy(
+    rules: Sequence[Rule], loaded: Loaded[ServiceSettings], *, admin_rule: str | None = None
+) -> Policy:
+    """The policy of a service with these rules, as the settings change it; see `Policy.load`.
+
+    Raises PolicyError.
+    """
     options = loaded.settings.oslo_policy
     return Policy.load(
         rules,
@@ -131,4 +155,5 @@ def load_policy(rules: Sequence[Rule], loaded: Loaded[ServiceSettings]) -> Polic
         default_rule=options.policy_default_rule,
         enforce_scope=options.enforce_scope,
         enforce_new_defaults=options.enforce_new_defaults,
+        admin_rule=admin_rule,
     )

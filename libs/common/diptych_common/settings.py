@@ -48,7 +48,8 @@ GROUP: Final = ConfigDict(frozen=True, extra="forbid")
 _BYTES = re.compile(r"(\d+)\s*([KMGT]?)B?", re.IGNORECASE)
 
 
-def _split_commas(value: object) -> object:
+def split_commas(value: object) -> object:
+    """The items of a text between commas, without blanks around them and a comma at the end."""
     if not isinstance(value, str):
         return value
     text = value.strip().rstrip(",")
@@ -76,11 +77,11 @@ def _parse_bytes(value: object) -> object:
 
 
 # Items between commas; blanks around them and a comma at the end do not count.
-CommaList = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+CommaList = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 
 # Keys that `diptych_common.sealing` takes, between commas.
 SecretKeys = Annotated[
-    tuple[SecretStr, ...], BeforeValidator(_split_commas), AfterValidator(_are_keys)
+    tuple[SecretStr, ...], BeforeValidator(split_commas), AfterValidator(_are_keys)
 ]
 
 # A number of bytes, or one with KB, MB, GB or TB (powers of 1024), as Glance takes it.
@@ -99,7 +100,7 @@ NetworkList = Annotated[CommaList, AfterValidator(_are_networks)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 # Ports between commas.
-PortList = Annotated[tuple[Port, ...], BeforeValidator(_split_commas)]
+PortList = Annotated[tuple[Port, ...], BeforeValidator(split_commas)]
 
 
 class OptionNotes(TypedDict):
@@ -316,6 +317,46 @@ class KeystoneAuthtoken(BaseModel):
     )
 
 
+_HTTP_URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?", re.IGNORECASE)
+
+
+def _is_url(value: str | None) -> str | None:
+    if value is not None and not _HTTP_URL.fullmatch(value):
+        raise ValueError("not a URL")
+    return value
+
+
+class Barbican(BaseModel):
+    """[barbican]: the key manager; what is asked of it is each service's own."""
+
+    model_config = GROUP
+
+    barbican_endpoint: Annotated[str | None, AfterValidator(_is_url)] = option(
+        None,
+        "Barbican's address, with or without /v1. Unset: that of the service key-manager in the"
+        " catalog of the token that it is asked with.",
+        expected="an http:// or https:// URL",
+    )
+    barbican_api_version: Literal["v1"] | None = option(None, "Version of Barbican's API.")
+    barbican_endpoint_type: Literal["public", "internal", "admin"] = option(
+        "public", "Interface of Barbican in the catalog."
+    )
+    barbican_region_name: str | None = option(
+        None,
+        "Region of Barbican in the catalog. Unset: [keystone_authtoken] region_name, or else the"
+        " first that the catalog names.",
+    )
+    verify_ssl: bool = option(True, "Check Barbican's certificate.")
+    verify_ssl_path: str | None = option(
+        None,
+        "File with the authorities that it is checked against. Unset: [keystone_authtoken] cafile,"
+        " or else the system's.",
+    )
+    timeout: float = option(
+        10.0, "Seconds to wait for Barbican's whole answer; transfers begin after it.", gt=0
+    )
+
+
 class OsloPolicy(BaseModel):
     """[oslo_policy]: where the operator's rules are, and how strictly defaults are taken."""
 
@@ -358,8 +399,9 @@ class OsloMiddleware(BaseModel):
     trusted_proxies: NetworkList = option(
         (),
         "Addresses or networks of the proxies that are believed: in what they tell of the client,"
-        " and, with paste_deploy flavor `trusted`, of who is asking. Empty: those on this host, and"
-        " with that flavor the service must listen on a loopback address.",
+        " and, with a paste_deploy flavor that takes identities from them, of who is asking. Empty:"
+        " those on this host, and with such a flavor the service must listen on a loopback"
+        " address.",
         expected="networks or addresses separated by commas",
     )
 
@@ -524,7 +566,7 @@ class Http(BaseModel):
 
 
 class PasteDeploy(BaseModel):
-    """[paste_deploy]: where identities come from."""
+    """[paste_deploy]: where identities come from, by Glance's flavors."""
 
     model_config = GROUP
 
@@ -689,7 +731,6 @@ class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
     database: Database = Database()
     keystone_authtoken: KeystoneAuthtoken = KeystoneAuthtoken()
     oslo_policy: OsloPolicy = OsloPolicy()
-    paste_deploy: PasteDeploy = PasteDeploy()
     oslo_middleware: OsloMiddleware = OsloMiddleware()
     cors: Cors = Cors()
     healthcheck: Healthcheck = Healthcheck()

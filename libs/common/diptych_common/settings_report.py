@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, cast
 
 from pydantic import BaseModel, SecretStr
@@ -17,10 +17,14 @@ _WIDTH: Final = 100
 _SECRET_OPTION: Final = re.compile(r"(?i)password|secret|token|key")
 
 
-def sample(model: type[BaseModel]) -> str:
+# Sections that may come several times, each under a name of the operator's, and their options.
+Named = Mapping[str, type[BaseModel]]
+
+
+def sample(model: type[BaseModel], *, named: Named | None = None) -> str:
     """A commented INI file with every option, its description, and its default."""
     lines: list[str] = []
-    for section, summary, options in _sections(model):
+    for section, summary, options in (*_sections(model), *_named_sections(named or {})):
         lines += [f"[{section}]", *_comment(summary), ""]
         for name, field in options:
             lines += [
@@ -83,10 +87,10 @@ def check(loaded: Loaded[BaseModel]) -> list[str]:
     return [*unknown, *unused, *loaded.remarks]
 
 
-def document(model: type[BaseModel]) -> str:
+def document(model: type[BaseModel], *, named: Named | None = None) -> str:
     """The options as Markdown: a third-level heading and a table for each section."""
     lines: list[str] = []
-    for section, summary, options in _sections(model):
+    for section, summary, options in (*_sections(model), *_named_sections(named or {})):
         lines += [f"### [{section}]", "", summary, "", "| Option | Default | Takes | |"]
         lines.append("| --- | --- | --- | --- |")
         for name, field in options:
@@ -108,9 +112,20 @@ def _sections(
     """Name, summary and options of each section."""
     for name, field in model.model_fields.items():
         group = cast("type[BaseModel]", field.annotation)
-        _, _, summary = " ".join((group.__doc__ or "").split()).partition(": ")
         section = "DEFAULT" if name == "default" else name
-        yield section, summary[:1].upper() + summary[1:], list(group.model_fields.items())
+        yield section, _summary(group), list(group.model_fields.items())
+
+
+def _named_sections(
+    named: Named,
+) -> Iterator[tuple[str, str, list[tuple[str, FieldInfo]]]]:
+    for section, group in named.items():
+        yield section, _summary(group), list(group.model_fields.items())
+
+
+def _summary(group: type[BaseModel]) -> str:
+    _, _, summary = " ".join((group.__doc__ or "").split()).partition(": ")
+    return summary[:1].upper() + summary[1:]
 
 
 def _group(settings: BaseModel, section: str) -> BaseModel:

@@ -123,7 +123,9 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
 
     front = service.middleware_stack(
         settings,
-        service_type="image",
+        identification=service.identification(
+            settings, settings.paste_deploy.identity, service_type="image", metrics=metrics
+        ),
         metrics=metrics,
         render_error=render,
         checks={"database": database_answers, "default_store": _default_store_answers},

@@ -1,22 +1,18 @@
 """Certificates of signed images, from Barbican, with the token of who brings the image.
 
-Who may not read a certificate cannot have an image verified by it. The token goes to the endpoint
-that the settings or the token's own catalog name, and nowhere else: redirects are not followed.
+Who may not read a certificate cannot have an image verified by it.
 
 Source: the Key Manager API v1; castellan 5.8, key_manager/barbican_key_manager.py.
 """
 
-import asyncio
 import logging
-import ssl
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, Self
 
-import httpx
+from diptych_common import barbican
+from diptych_common.barbican import CannotAsk, NoBarbican, Refused, TooLarge
 from diptych_common.errors import ApiError, BadRequest, ServiceUnavailable
-from diptych_common.keystone import Endpoint, Keystone
 from pydantic import BaseModel, Field, ValidationError
 
 from diptych_images import signatures
@@ -25,8 +21,6 @@ from diptych_images.signatures import Signature
 
 log = logging.getLogger(__name__)
 
-# Barbican itself keeps nothing beyond 20 kB, unless it is told to.
-_MOST_BYTES: Final = 64 * 1024
 _TRY_AGAIN: Final = {"Retry-After": "5"}
 
 
@@ -42,20 +36,9 @@ class Barbican:
     """
 
     def __init__(self, settings: ImagesSettings) -> None:
-        self._settings = settings.barbican
-        self._authtoken = settings.keystone_authtoken
-        self._cafile = settings.barbican.verify_ssl_path
-        if self._settings.verify_ssl and self._cafile is not None:
-            try:
-                ssl.create_default_context(cafile=self._cafile)
-            except OSError as error:
-                raise ValueError(
-                    f"[barbican] verify_ssl_path: {error.strerror or 'not a CA file'}"
-                ) from error
-        self._opened = AsyncExitStack()
-        self._opening = asyncio.Lock()
-        self._tls: ssl.SSLContext | None = None
-        self._keystone: Keystone | None = None
+        self._asked = barbican.Barbican(
+            settings.barbican, settings.keystone_authtoken, service_type="image"
+        )
 
     async def __aenter__(self) -> Self:
         """Ready at once."""
@@ -63,7 +46,7 @@ class Barbican:
 
     async def __aexit__(self, *_: object) -> None:
         """Close the connections."""
-        await self._opened.aclose()
+        await self._asked.__aexit__()
 
     async def signature(
         self, properties: Mapping[str, str | None], *, token: str | None
@@ -85,7 +68,11 @@ class Barbican:
         return signatures.signed(claim, certificate, now=datetime.now(UTC))
 
     async def _certificate(self, certificate_id: str, token: str) -> bytes:
-        secret_url = f"{await self._base(token)}/secrets/{certificate_id}"
+        try:
+            address = await self._asked.address(token)
+        except NoBarbican:
+            raise _nowhere() from None
+        secret_url = f"{address}/secrets/{certificate_id}"
         document = await self._got(secret_url, certificate_id, token, accept="application/json")
         try:
             found = _Description.model_validate_json(document)
@@ -101,68 +88,17 @@ class Barbican:
             raise _unavailable()
         return await self._got(f"{secret_url}/payload", certificate_id, token, accept=content_type)
 
-    async def _base(self, token: str) -> str:
-        base = self._settings.barbican_endpoint
-        if base is None:
-            keystone = await self._asked_keystone()
-            base = self._of_catalog(await keystone.endpoints(token, "key-manager"))
-        return f"{base.rstrip('/').removesuffix('/v1')}/v1"
-
-    def _of_catalog(self, endpoints: Sequence[Endpoint]) -> str:
-        region = self._settings.barbican_region_name or self._authtoken.region_name
-        for endpoint in endpoints:
-            if endpoint.interface != self._settings.barbican_endpoint_type:
-                continue
-            if region is None or region in (endpoint.region, endpoint.region_id):
-                return endpoint.url
-        raise _nowhere()
-
-    async def _asked_keystone(self) -> Keystone:
-        async with self._opening:
-            if self._keystone is None:
-                try:
-                    keystone = Keystone(self._authtoken, service_type="image")
-                except ValueError:
-                    raise _nowhere() from None
-                self._keystone = await self._opened.enter_async_context(keystone)
-        return self._keystone
-
-    async def _trusted(self) -> ssl.SSLContext | bool:
-        if not self._settings.verify_ssl:
-            return False
-        if self._tls is None:
-            cafile = self._cafile or self._authtoken.cafile
-            # In a thread: the system's authorities take 30 ms to be read.
-            self._tls = await asyncio.to_thread(ssl.create_default_context, cafile=cafile)
-        return self._tls
-
     async def _got(self, url: str, certificate_id: str, token: str, *, accept: str) -> bytes:
         """The body of a good answer; otherwise raises as `signature`."""
-        headers = {"X-Auth-Token": token, "Accept": accept, "Accept-Encoding": "identity"}
-        body = bytearray()
         try:
-            tls = await self._trusted()
-            async with (
-                asyncio.timeout(self._settings.timeout),
-                # One for each question, so that nothing that one user is answered, such as a
-                # cookie, goes along with what the next one asks. A proxy named by the environment
-                # would see every token.
-                httpx.AsyncClient(
-                    verify=tls, timeout=self._settings.timeout, trust_env=False
-                ) as client,
-                client.stream("GET", url, headers=headers) as answer,
-            ):
-                if answer.status_code != 200:
-                    raise _refusal(answer.status_code, certificate_id)
-                async for piece in answer.aiter_raw():
-                    body += piece
-                    if len(body) > _MOST_BYTES:
-                        raise BadRequest(f"What Barbican has as {certificate_id} is too large.")
-        # The catalog may hold what is no URL.
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            log.error("Barbican cannot be asked at %s: %r", url, error)
+            return await self._asked.get(url, token, accept=accept)
+        except Refused as error:
+            raise _refusal(error.status, certificate_id) from None
+        except TooLarge:
+            raise BadRequest(f"What Barbican has as {certificate_id} is too large.") from None
+        except CannotAsk as error:
+            log.error("%s", error)
             raise _unavailable() from None
-        return bytes(body)
 
 
 def _refusal(status: int, certificate_id: str) -> ApiError:

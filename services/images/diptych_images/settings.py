@@ -370,50 +370,11 @@ class Task(BaseModel):
     task_time_to_live: int = option(48, "Hours for which a task is shown after its end.", ge=0)
 
 
-_HTTP_URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?", re.IGNORECASE)
-
-
-def _is_url(value: str | None) -> str | None:
-    if value is not None and not _HTTP_URL.fullmatch(value):
-        raise ValueError("not a URL")
-    return value
-
-
-class Barbican(BaseModel):
-    """[barbican]: the key manager, which has the certificates that signed images name."""
-
-    model_config = GROUP
-
-    barbican_endpoint: Annotated[str | None, AfterValidator(_is_url)] = option(
-        None,
-        "Barbican's address, with or without /v1. Unset: that of the service key-manager in the"
-        " catalog of the user's token.",
-        expected="an http:// or https:// URL",
-    )
-    barbican_api_version: Literal["v1"] | None = option(None, "Version of Barbican's API.")
-    barbican_endpoint_type: Literal["public", "internal", "admin"] = option(
-        "public", "Interface of Barbican in the catalog."
-    )
-    barbican_region_name: str | None = option(
-        None,
-        "Region of Barbican in the catalog. Unset: [keystone_authtoken] region_name, or else the"
-        " first that the catalog names.",
-    )
-    verify_ssl: bool = option(True, "Check Barbican's certificate.")
-    verify_ssl_path: str | None = option(
-        None,
-        "File with the authorities that it is checked against. Unset: [keystone_authtoken] cafile,"
-        " or else the system's.",
-    )
-    timeout: float = option(
-        10.0, "Seconds to wait for Barbican's whole answer; an upload begins after it.", gt=0
-    )
-
-
 class ImagesSettings(common.ServiceSettings, frozen=True):
     """All that the images service can be told."""
 
     default: Default = Default()
+    paste_deploy: common.PasteDeploy = common.PasteDeploy()
     image_format: ImageFormat = ImageFormat()
     create_limit: CreateLimit = CreateLimit()
     import_filtering_opts: ImportFilteringOpts = ImportFilteringOpts()
@@ -424,7 +385,7 @@ class ImagesSettings(common.ServiceSettings, frozen=True):
     image_decompression: ImageDecompression = ImageDecompression()
     inject_metadata_properties: InjectMetadataProperties = InjectMetadataProperties()
     task: Task = Task()
-    barbican: Barbican = Barbican()
+    barbican: common.Barbican = common.Barbican()
     oslo_limit: common.OsloLimit = common.OsloLimit()
     oslo_messaging_notifications: common.MessagingNotifications = common.MessagingNotifications()
     oslo_messaging_rabbit: common.MessagingRabbit = common.MessagingRabbit()
