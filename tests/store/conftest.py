@@ -14,6 +14,20 @@ from tests.conftest import missing
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "-"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before what is not asked for is deselected
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the slow cases of a suite to `make conformance-all` where another driver has them.
+
+    A class names them by the beginnings of their names, as `slow`.
+    """
+    for item in items:
+        if not isinstance(item, pytest.Function):
+            continue
+        slow: tuple[str, ...] = getattr(item.cls, "slow", ())
+        if slow and item.originalname.startswith(slow):
+            item.add_marker(pytest.mark.conformance_all)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--conformance-table",

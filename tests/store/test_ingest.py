@@ -119,6 +119,71 @@ async def test_bytes_arrive_with_their_size_and_digests(
     await store.delete(location)
 
 
+class Doubled:
+    """A sealing that anybody can open."""
+
+    def sealed_size(self, size: int, /) -> int:
+        return 2 * size
+
+    async def sealed(self, blocks: AsyncIterator[Block], /) -> AsyncGenerator[Block]:
+        async for block in blocks:
+            yield bytes(block) + bytes(block)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_store_gets_what_sealing_makes_of_the_bytes(pool: BlockPool, announced: bool):
+    """All that is told of them is of what came."""
+
+    class Asked(MemoryStore):
+        size: int | None = -1
+
+        async def write(
+            self, attempt: Attempt, blocks: AsyncIterator[Block], *, size: int | None
+        ) -> int:
+            self.size = size
+            return await super().write(attempt, blocks, size=size)
+
+    data, attempt, store, watcher = some_bytes(100_000), attempt_at(), Asked("here"), Watcher()
+    outcome = await ingest(
+        pieces(data),
+        store,
+        attempt,
+        size=len(data) if announced else None,
+        limit=len(data),
+        digests=BOTH,
+        observers=[watcher],
+        sealing=Doubled(),
+        pool=pool,
+    )
+    assert (outcome.size, outcome.digests) == (
+        len(data),
+        {"md5": hashlib.md5(data).hexdigest(), "sha512": hashlib.sha512(data).hexdigest()},
+    )
+    assert watcher.seen == data
+    assert store.size == (200_000 if announced else None)
+    assert await get(store, await store.publish(attempt)) == data + data
+
+
+async def test_a_stream_that_breaks_while_it_is_sealed_leaves_nothing(
+    store: MemoryStore, pool: BlockPool
+):
+    async def broken() -> AsyncIterator[bytes]:
+        yield some_bytes(2 * MIB)
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError, match="gone"):
+        await ingest(
+            broken(),
+            store,
+            attempt_at(),
+            size=None,
+            limit=None,
+            digests=BOTH,
+            sealing=Doubled(),
+            pool=pool,
+        )
+
+
 async def test_nothing_is_published(store: MemoryStore, pool: BlockPool):
     attempt = attempt_at()
     await ingest(pieces(b"x"), store, attempt, size=1, limit=None, digests=BOTH, pool=pool)

@@ -60,6 +60,8 @@ async def buckets(s3: Seaweedfs) -> list[str]:
 
 class TestS3Conformance(StoreConformance):
     settings: ClassVar[dict[str, Any]] = {}
+    # Files are copied, and who copies them is killed, in every run.
+    slow = ("test_killed_while_copying",)
 
     @pytest.fixture
     async def rig(self, s3: Seaweedfs, buckets: list[str]) -> AsyncIterator[WritableRig]:

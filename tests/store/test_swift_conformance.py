@@ -52,6 +52,13 @@ class InContainer(WritableRig):
 
 class TestSwiftConformance(StoreConformance):
     settings: ClassVar[dict[str, Any]] = {}
+    # S3's are killed and counted in every run.
+    slow = (
+        "test_killed_",
+        "test_many_transfers_take_little_memory",
+        "test_an_object_is_copied",
+        "test_sixty_four_objects_at_once",
+    )
 
     @pytest.fixture
     async def rig(self, swift: Swift) -> AsyncIterator[Rig]:

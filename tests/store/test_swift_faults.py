@@ -26,6 +26,13 @@ class ContainerBehindWire(FaultRig):
 
 
 class TestSwiftFaults(StoreFaults):
+    # S3's are in every run.
+    slow = (
+        "test_a_fault_that_stays",
+        "test_a_fault_in_one_exchange",
+        "test_what_hangs_may_be_cancelled",
+    )
+
     @pytest.fixture
     async def rig(self, swift: Swift) -> AsyncIterator[FaultRig]:
         async with Container(swift) as container:

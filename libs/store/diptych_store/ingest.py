@@ -10,7 +10,7 @@ of them has taken it.
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
@@ -52,12 +52,28 @@ class Ingested:
     digests: dict[str, str]
 
 
+class Sealing(Protocol):
+    """What becomes of the bytes on their way into a store, after they were digested."""
+
+    def sealed_size(self, size: int, /) -> int:
+        """How many bytes `size` bytes become."""
+        ...
+
+    def sealed(self, blocks: AsyncIterator[Block], /) -> AsyncGenerator[Block]:
+        """The bytes that the store gets. A block is valid until the next one is asked for."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A store that is to have the bytes, and the attempt which they are written as."""
+    """A store that is to have the bytes, and the attempt which they are written as.
+
+    With `sealing` it has what that makes of them.
+    """
 
     store: Store
     attempt: Attempt
+    sealing: Sealing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +123,20 @@ async def ingest(
     limit: int | None,
     digests: Digests,
     observers: Sequence[Observer] = (),
+    sealing: Sealing | None = None,
     pool: BlockPool,
 ) -> Ingested:
     """Write a stream into the attempt's place, in one pass; publishing is the caller's.
 
     `size` is the announced number of bytes, None if unknown; `limit` the largest number allowed,
-    inclusive, None for no limit. On any error, cancellation included, nothing of the attempt
+    inclusive, None for no limit. With `sealing` the store gets what that makes of the bytes; sizes
+    and digests are those of the stream. On any error, cancellation included, nothing of the attempt
     remains. Raises SizeLimitExceeded (at once if `size` is beyond it) and SizeMismatch, what the
     stream or an observer raises, and what `Store.write` raises.
     """
     passed = await ingest_into_all(
         stream,
-        [Target(store, attempt)],
+        [Target(store, attempt, sealing)],
         size=size,
         limit=limit,
         digests=digests,
@@ -306,9 +324,14 @@ class _Writing:
                 await self.target.store.discard(self.target.attempt)
 
     async def _run(self, size: int | None) -> None:
+        target, sealing = self.target, self.target.sealing
         try:
-            async with aclosing(self._blocks()) as blocks:
-                await self.target.store.write(self.target.attempt, blocks, size=size)
+            async with AsyncExitStack() as stack:
+                blocks = await stack.enter_async_context(aclosing(self._blocks()))
+                if sealing is not None:
+                    blocks = await stack.enter_async_context(aclosing(sealing.sealed(blocks)))
+                    size = None if size is None else sealing.sealed_size(size)
+                await target.store.write(target.attempt, blocks, size=size)
             self._is_written = True
         except StoreError as error:
             if error is not self._transfer.error:

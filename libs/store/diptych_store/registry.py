@@ -84,12 +84,14 @@ class Stores:
         *,
         on_call: Callable[[str, str, float, StoreError | None], None] = _tell_nobody,
         outbound: Outbound | None = None,
+        of_service: Mapping[str, Callable[[OnCall], Store]] | None = None,
     ) -> "AsyncGenerator[Stores, None]":
         """Open every store; all are closed in the end. A store that cannot be opened raises.
 
         `on_call` is told of the calls to backends: the store's
-        name, then as `OnCall`. `outbound` is for the stores behind URLs of users. Raises
-        StoreSettingsError as `check_host`.
+        name, then as `OnCall`. `outbound` is for the stores behind URLs of users. `of_service`
+        makes stores that are the service's own and in no settings, by names which no store of the
+        settings has. Raises StoreSettingsError as `check_host`.
         """
         check_host(config)
         stores: dict[str, Store] = {}
@@ -109,6 +111,18 @@ class Stores:
                     is_default=one.name == config.default,
                     properties=one.options.properties(),
                     never_writes=one.options.NEVER_WRITES,
+                )
+            for name, make in (of_service or {}).items():
+                stores[name] = make(partial(on_call, name))
+                stack.push_async_callback(stores[name].aclose)
+                info[name] = StoreInfo(
+                    name=name,
+                    type=name,
+                    description="",
+                    weight=0,
+                    read_only=False,
+                    is_default=False,
+                    properties={},
                 )
             staging = stores.pop(config.staging.name) if config.staging else None
             yield cls(stores, info, is_multiple=config.is_multiple, staging=staging)

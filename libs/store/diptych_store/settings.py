@@ -155,16 +155,17 @@ class StoresConfig:
         cls,
         sections: Mapping[str, Mapping[str, str]],
         *,
-        directory: str | None = None,
+        defaults: Mapping[str, str] | None = None,
         node_staging_uri: str | None = None,
     ) -> "StoresConfig":
         """Read the raw options by section; raises StoreSettingsError.
 
-        `directory` is where a file store is that does not say so, None: where Glance has it.
+        `defaults` are options of drivers that stores have which do not say otherwise, in place of
+        Glance's defaults. Of a file store's directories any counts as said.
         `node_staging_uri` is that option of the service: the staging store as a `file://` URI, for
         services without `enabled_backends` and without a section for it.
         """
-        reader = _Reader(sections, directory, node_staging_uri)
+        reader = _Reader(sections, defaults or {}, node_staging_uri)
         is_multiple = bool(reader.value(DEFAULT, "enabled_backends"))
         config = reader.several() if is_multiple else reader.single()
         if reader.problems:
@@ -176,7 +177,7 @@ class StoresConfig:
 @dataclass(slots=True)
 class _Reader:
     sections: Mapping[str, Mapping[str, str]]
-    directory: str | None
+    defaults: Mapping[str, str]
     node_staging_uri: str | None
     problems: list[Problem] = field(default_factory=list[Problem])
 
@@ -275,9 +276,12 @@ class _Reader:
         """The store, or none of it with the problems noted; its section has its name."""
         options = {} if section else _given(self.sections.get(BACKEND_DEFAULTS, {}))
         options |= _given(self.sections.get(section or name, {}))
-        directory = _STAGING_DIRECTORY if name == STAGING else self.directory
-        if directory and not options.keys() & _DIRECTORIES:
-            options["filesystem_store_datadir"] = directory
+        defaults = dict(self.defaults)
+        if name == STAGING:
+            defaults["filesystem_store_datadir"] = _STAGING_DIRECTORY
+        if options.keys() & _DIRECTORIES:
+            defaults.pop("filesystem_store_datadir", None)
+        options = {**defaults, **options}
         common = self.model(CommonOptions, section=section or name, options=options)
         driver = self.model(DRIVERS[kind], section=section or name, options=options)
         if common is None or driver is None:
