@@ -9,7 +9,8 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 DEV := PYTHONPATH=deploy
-DISTRIBUTIONS := libs/common libs/store services/images services/artifacts
+DISTRIBUTIONS := libs/common libs/store services/images services/artifacts \
+	services/artifacts/sample services/artifacts/client
 SOURCES := libs services deploy/dev tests
 
 # T=tests/store chooses tests, J=4 the number of processes that run them.
@@ -40,10 +41,10 @@ test-long: setup ## run the exhaustive tests too slow for every change
 crash: setup ## kill processes at every step, many times
 	$(PYTEST) -m crash --timeout 1800 $(T)
 
-fuzz: setup ## send 20,000 requests made from the OpenAPI document
-	$(PYTEST) -m fuzz --timeout 1800 tests/images/test_fuzz.py
+fuzz: setup ## send 20,000 requests made from the OpenAPI documents to each service
+	$(PYTEST) -m fuzz --timeout 1800 tests/images/test_fuzz.py tests/artifacts/test_fuzz.py
 
-compat: setup ## send two thousand requests to the real Glance and to ours (ONLY=metadefs)
+compat: setup ## send five thousand requests to the real Glance and Glare and to ours (ONLY=glare)
 	$(PYTEST) -m compat --timeout 300 tests/compat $(if $(ONLY),-k '$(ONLY)')
 
 conformance: setup ## hold each store driver to the contract: a table of drivers and cases
@@ -51,11 +52,13 @@ conformance: setup ## hold each store driver to the contract: a table of drivers
 
 conformance-all: setup ## the same with Ceph (installed with apt if we are root) and S3 by RGW and Swift
 	$(PYTEST) -q --conformance-table -m 'not long and not crash' --timeout 600 \
-		$(wildcard tests/store/test_*_conformance.py) $(wildcard tests/store/test_rbd*.py)
+		$(wildcard tests/store/test_*_conformance.py) $(wildcard tests/store/test_rbd*.py) \
+		tests/store/test_swift_faults.py
 
-# QUICK=1 makes it one round of 256 MiB; ONLY="file s3" chooses.
-bench: setup ## measure each store driver against the plain tool (QUICK=1, ONLY=s3)
-	@$(DEV) $(BIN)/python -m tests.bench $(if $(QUICK),--size 256 --rounds 1) $(ONLY)
+# QUICK=1 makes it one round of 256 MiB; ONLY="file s3" chooses, ONLY="artifacts independence", too.
+bench: setup ## measure drivers against plain tools, artifacts against Glare, and apart (QUICK=1, ONLY=s3)
+	@$(DEV) $(BIN)/python -m tests.bench \
+		$(if $(QUICK),--size 256 --rounds 1 --requests 100 --seconds 5) $(ONLY)
 
 lint: setup ## check format and style
 	$(BIN)/ruff format --check $(SOURCES)
@@ -82,6 +85,7 @@ check: lint types imports test ## all that a change must pass
 lock: setup ## resolve dependencies into the lock files (UPGRADE=1: to the newest)
 	$(UV) pip compile $(LOCKING) --output-file requirements.lock \
 		--no-emit-package diptych-common --no-emit-package diptych-store \
+		--no-emit-package diptych-artifacts \
 		$(DISTRIBUTIONS:=/pyproject.toml) --group pyproject.toml:dev
 	for name in $(basename $(notdir $(wildcard tests/locks/*.in))); do \
 		$(UV) pip compile $(LOCKING) --output-file tests/locks/$$name.lock tests/locks/$$name.in \

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -104,19 +105,35 @@ def private_postgres(tmp_path: Path) -> Generator[postgres.Server]:
 @pytest.fixture(scope="session")
 async def _images_schema(postgres_url: str) -> AsyncGenerator[tuple[str, list[str]]]:
     """This worker's database with the images' schema, and its tables in an order to empty them."""
-    from diptych_common import migrations
     from diptych_images.db.tables import metadata
 
+    async with _migrated(postgres_url, "images") as url:
+        yield url, [table.name for table in reversed(metadata.sorted_tables)]
+
+
+@pytest.fixture(scope="session")
+async def _artifacts_schema(postgres_url: str) -> AsyncGenerator[tuple[str, list[str]]]:
+    """As `_images_schema`, of the artifacts service."""
+    from diptych_artifacts.db.tables import metadata
+
+    async with _migrated(postgres_url, "artifacts") as url:
+        yield url, [table.name for table in reversed(metadata.sorted_tables)]
+
+
+@asynccontextmanager
+async def _migrated(postgres_url: str, service: str) -> AsyncGenerator[str]:
+    from diptych_common import migrations
+
     # Migrated once for all workers; a name with the run's folder in it, for servers that stay.
-    template = f"images_{servers.folder().name}"
-    migrated = servers.folder() / "images-migrated"
-    with environments.exclusive(servers.folder() / "images-template.lock"):
+    template = f"{service}_{servers.folder().name}"
+    migrated = servers.folder() / f"{service}-migrated"
+    with environments.exclusive(servers.folder() / f"{service}-template.lock"):
         if not migrated.exists():
             url = await databases.create(postgres_url, template)
-            await migrations.upgrade(url, package="diptych_images.migrations")
+            await migrations.upgrade(url, package=f"diptych_{service}.migrations")
             migrated.touch()
         url = await databases.create(postgres_url, template=template)
-    yield url, [table.name for table in reversed(metadata.sorted_tables)]
+    yield url
     await databases.drop(url)
 
 
@@ -124,6 +141,14 @@ async def _images_schema(postgres_url: str) -> AsyncGenerator[tuple[str, list[st
 async def images_database(_images_schema: tuple[str, list[str]]) -> AsyncGenerator[str]:
     """A migrated database of the images service without rows; emptied again after the test."""
     url, tables = _images_schema
+    yield url
+    await databases.empty(url, tables)
+
+
+@pytest.fixture
+async def artifacts_database(_artifacts_schema: tuple[str, list[str]]) -> AsyncGenerator[str]:
+    """A migrated database of the artifacts service without rows; emptied again after the test."""
+    url, tables = _artifacts_schema
     yield url
     await databases.empty(url, tables)
 
@@ -182,6 +207,12 @@ def barbican() -> Barbican:
 def clients_env() -> Path:
     """The folder with `openstack`, `glance`, and a `python` that has openstacksdk."""
     return environments.ready("clients")
+
+
+@pytest.fixture(scope="session")
+def glareclient_env() -> Path:
+    """The folder with python-glareclient's `openstack` and `glare`, and its `python`."""
+    return environments.ready("glareclient")
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from diptych_artifacts.settings import ArtifactsSettings
+from diptych_artifacts.policies import RULES as ARTIFACTS_RULES
+from diptych_artifacts.settings import SECTIONS_OF_TYPES, ArtifactsSettings
+from diptych_artifacts.settings import UNUSED as ARTIFACTS_UNUSED
 from diptych_common import policy_report, settings_report
+from diptych_common.settings import Unused
 from diptych_images.policies import RULES as IMAGES_RULES
-from diptych_images.settings import UNUSED, ImagesSettings
+from diptych_images.settings import UNUSED as IMAGES_UNUSED
+from diptych_images.settings import ImagesSettings
 
 from dev import routes
 
@@ -45,7 +49,8 @@ from `OS_…` variables.
 
 `[paste_deploy] flavor` differs in one point: Glance serves everyone as an administrator where the
 flavor does not name `keystone`. Here that must be said, by `none`; a flavor without any of
-`keystone`, `trusted` and `none` is refused.
+`keystone`, `trusted` and `none` is refused. The artifacts service has Glare's flavors: see
+[who asks the artifacts service](artifacts-auth.md).
 
 `schema-image.json` beside the configuration, or what `image_schema_file` names, declares custom
 properties: an object of JSON schemas by name, or `{"properties": {...}, "required": [...]}`. It
@@ -158,12 +163,36 @@ delete = @
 """
 
 
-def _settings_page() -> str:
-    unused = [
-        f"| `[{section}]` | {f'`{option}`' if option != '*' else 'all others'} | {reason} |"
-        for section, options in UNUSED.items()
-        for option, reason in options.items()
+_POLICY_OF_ARTIFACTS: Final = """\
+## The artifacts service
+
+The language, and `diptych-artifacts policy`, are the same; names and defaults are Glare's. The
+target of a rule about an artifact has its fields, `project_id` and `owner` (both the owner),
+`visibility` and `status`; that of `artifact:create` is the request's body. `is_admin:True` holds
+for whom `context_is_admin` does.
+
+One default is not Glare's: there nobody but its owner may download what is public, against Glare's
+own manual. To have it so, set `artifact:download` to
+`rule:admin_or_owner and rule:artifact:download_deactivated`.
+
+What a caller may not see is 404 whatever the rules say; what they deny is 403. Callers without a
+project only read.
+"""
+
+
+def _without_effect(unused: Unused) -> list[str]:
+    return [
+        "| Section | Option | Why |",
+        "| --- | --- | --- |",
+        *(
+            f"| `[{section}]` | {f'`{option}`' if option != '*' else 'all others'} | {reason} |"
+            for section, options in unused.items()
+            for option, reason in options.items()
+        ),
     ]
+
+
+def _settings_page() -> str:
     return "\n".join(
         [
             _NOTE + _SETTINGS,
@@ -175,28 +204,39 @@ def _settings_page() -> str:
             "",
             "### Options of Glance's without effect",
             "",
-            "| Section | Option | Why |",
-            "| --- | --- | --- |",
-            *unused,
+            *_without_effect(IMAGES_UNUSED),
             "",
             "## The artifacts service",
             "",
-            "It serves its versions only, so far: `[database]`, `[oslo_policy]` and `[jobs]` are"
-            " read and not used yet. It has stores of its own, configured alike.",
+            "It has stores of its own, configured alike.",
             "",
-            settings_report.document(ArtifactsSettings),
+            settings_report.document(ArtifactsSettings, named=SECTIONS_OF_TYPES),
+            "### Options of Glare's without effect",
+            "",
+            *_without_effect(ARTIFACTS_UNUSED),
+            "",
         ]
     )
 
 
 def _policy_page() -> str:
     return "\n".join(
-        [_NOTE + _POLICY, "## The images service", "", policy_report.document(IMAGES_RULES)]
+        [
+            _NOTE + _POLICY,
+            "## The images service",
+            "",
+            policy_report.document(IMAGES_RULES),
+            _POLICY_OF_ARTIFACTS,
+            policy_report.document(ARTIFACTS_RULES),
+        ]
     )
 
 
 GENERATED: Final[Mapping[str, Callable[[], str]]] = {
-    "deploy/config/artifacts.conf.sample": lambda: settings_report.sample(ArtifactsSettings),
+    "deploy/config/artifacts.conf.sample": lambda: settings_report.sample(
+        ArtifactsSettings, named=SECTIONS_OF_TYPES
+    ),
+    "deploy/config/artifacts-policy.yaml.sample": lambda: policy_report.sample(ARTIFACTS_RULES),
     "deploy/config/images.conf.sample": lambda: settings_report.sample(ImagesSettings),
     "deploy/config/images-policy.yaml.sample": lambda: policy_report.sample(IMAGES_RULES),
     "docs/operators/policy.md": _policy_page,

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev import environments, guard, ports, postgres
+from dev import artifactclient, environments, guard, ports, postgres
 from dev.keystone import PASSWORD, Keystone
 from dev.places import STATE, VENV, DevError
 from dev.ports import LOOPBACK, Port
@@ -101,8 +101,9 @@ def _start(running: ExitStack) -> None:
     configurations = {
         name: _configure(name, wanted, database, keystone) for name in ("images", "artifacts")
     }
-    database.ensure_database("diptych_images")
-    _upgrade("diptych-images", configurations["images"])
+    for name, configuration in configurations.items():
+        database.ensure_database(f"diptych_{name}")
+        _upgrade(f"diptych-{name}", configuration)
     daemons = [_daemon(name, path, running) for name, path in configurations.items()]
     for daemon in daemons:
         _await(daemon, wanted[daemon.name])
@@ -132,8 +133,9 @@ def _install() -> postgres.Binaries:
     print("Installing PostgreSQL, Keystone and the clients, if they aren't yet ...", flush=True)
     with ThreadPoolExecutor() as pool:
         others = [pool.submit(environments.ready, name) for name in ("keystone", "clients")]
+        plug_in = pool.submit(artifactclient.installed)
         installed = postgres.binaries()
-        for other in others:
+        for other in (*others, plug_in):
             other.result()
     return installed
 
@@ -175,8 +177,8 @@ def _configure(
         sections[store] = {"filesystem_store_datadir": folder}
     sections["DEFAULT"]["enabled_backends"] = ", ".join(f"{store}:file" for store in folders)
     sections["glance_store"] = {"default_backend": "fast"}
+    sections["database"] = {"connection": database.url(f"diptych_{name}")}
     if name == "images":
-        sections["database"] = {"connection": database.url("diptych_images")}
         sections["jobs"] = {"secret_keys": _secret_key()}
     text = "\n".join(
         f"[{section}]\n" + "".join(f"{option} = {value}\n" for option, value in options.items())
@@ -286,12 +288,18 @@ In another terminal:
 
   export OS_CLIENT_CONFIG_FILE={shlex.quote(str(clouds))}
   export PATH={shlex.quote(str(clients))}:$PATH
+  export PYTHONPATH={shlex.quote(str(artifactclient.HOME))}
   openstack --os-cloud diptych image create --file disk.qcow2 \\
       --disk-format qcow2 --container-format bare demo
   openstack --os-cloud diptych image list
   openstack --os-cloud diptych image save --file copy.qcow2 demo
   openstack --os-cloud diptych image create --import --file disk.qcow2 \\
       --disk-format qcow2 --container-format bare imported
+  openstack --os-cloud diptych artifact create images demo \\
+      -p disk_format=qcow2 -p container_format=bare
+  openstack --os-cloud diptych artifact upload images demo --file disk.qcow2 --progress
+  openstack --os-cloud diptych artifact list images
+  openstack --os-cloud diptych artifact download images demo --file copy.qcow2
 
 Clouds: {", ".join(f"{cloud} (project {project})" for cloud, (_, project) in CLOUDS.items())}.
 For `glance`, which reads no clouds.yaml:  . {shlex.quote(str(RUN / "openrc"))}

@@ -13,11 +13,18 @@ from dev import environments
 from dev.places import CHECKOUT, STATE, VENV, DevError
 
 LOCK = CHECKOUT / "requirements.lock"
-PACKAGES = ("libs/common", "libs/store", "services/images", "services/artifacts")
+PACKAGES = (
+    "libs/common",
+    "libs/store",
+    "services/images",
+    "services/artifacts",
+    "services/artifacts/sample",
+    "services/artifacts/client",
+)
 
 
 def set_up() -> None:
-    """Make `.venv` what the lock says, with our four packages editable in it; quick if it is."""
+    """Make `.venv` what the lock says, with our packages editable in it; quick if it is."""
     sources = [LOCK, *(CHECKOUT / package / "pyproject.toml" for package in PACKAGES)]
     made_from = hashlib.sha256(sys.version.encode())
     for source in sources:

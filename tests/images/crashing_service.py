@@ -1,9 +1,9 @@
 """A process that forks services which kill or stop themselves at a given step of their work.
 
-Run as `python -m tests.images.crashing_service FD`: FD is a socket of packets, on which orders come
-(see `Order`), each with two sockets: where the service listens, and where it tells of its steps, a
-line for each (first of all its process id). A forked service is the real application with its
-worker. Nothing in the code of the service knows of this: a step is
+Run as `python -m tests.images.crashing_service FD SERVICE`: FD is a socket of packets, on which
+orders come (see `Order`), each with two sockets: where the service listens, and where it tells of
+its steps, a line for each (first of all its process id). A forked service is the real application
+with its worker; SERVICE is `images` or `artifacts`. Nothing in its code knows of this: a step is
 
 - a statement, before and after; a commit, before and after (by SQLAlchemy's events);
 - a call to a store, before and after, and each block that is handed to one (the classes of the open
@@ -27,14 +27,13 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import greenlet
 import uvicorn
 from diptych_common import logs
-from diptych_images.app import create_app
-from diptych_images.settings import load
 from diptych_store.protocol import WHOLE, Attempt, Block, ByteRange, Reading
 from diptych_store.registry import Stores
 from sqlalchemy import event
@@ -78,6 +77,7 @@ class Order:
     at: int | str | None
     signal: int = signal.SIGKILL
     armed_by: tuple[str, ...] = ("PUT", "POST", "DELETE")
+    config_files: tuple[str, ...] = ()
 
     def packed(self) -> bytes:
         """As it is sent."""
@@ -250,7 +250,7 @@ def watched(app: ASGIApp, steps: Steps, armed_by: tuple[str, ...]) -> ASGIApp:
     return call
 
 
-def serve(order: Order, listening: socket.socket, report: socket.socket) -> None:
+def serve(service: str, order: Order, listening: socket.socket, report: socket.socket) -> None:
     """Be a service until the end comes."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -259,18 +259,27 @@ def serve(order: Order, listening: socket.socket, report: socket.socket) -> None
         os.dup2(log, descriptor)
     steps = Steps(order, report)
     steps.tell(str(os.getpid()))
-    logs.configure(service="diptych-images")
+    logs.configure(service=f"diptych-{service}")
     watch_statements(steps)
     watch_system(steps)
-    app = create_app(load(environ=order.environ))
+    application, settings = _modules(service)
+    files = [Path(file) for file in order.config_files]
+    app = application.create_app(settings.load(environ=order.environ, config_files=files))
     config = uvicorn.Config(
         watched(app, steps, tuple(order.armed_by)), lifespan="on", ws="none", access_log=False
     )
     asyncio.run(uvicorn.Server(config).serve([listening]))
 
 
-def main(control: socket.socket) -> None:
+def _modules(service: str) -> tuple[Any, Any]:
+    names = ("app", "settings")
+    application, settings = (importlib.import_module(f"diptych_{service}.{name}") for name in names)
+    return application, settings
+
+
+def main(control: socket.socket, service: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    _modules(service)
     for driver in _DRIVERS:
         importlib.import_module(f"diptych_store.drivers.{driver}")
     while True:
@@ -281,7 +290,7 @@ def main(control: socket.socket) -> None:
             control.close()
             try:
                 listening, report = (socket.socket(fileno=one) for one in descriptors)
-                serve(Order(**json.loads(packet)), listening, report)
+                serve(service, Order(**json.loads(packet)), listening, report)
             finally:
                 os._exit(1)
         for descriptor in descriptors:
@@ -289,4 +298,4 @@ def main(control: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])))
+    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])

@@ -14,10 +14,12 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 
 from tests import databases
+from tests.daemon import Service
 from tests.images.crashing_service import Order
 from tests.images.operations import (
     DATA,
@@ -37,6 +39,16 @@ ROOT = Path(__file__).parents[2]
 
 # What a worker says when it finds that its job is another's.
 LOST = ("was lost while it ran", "is not held under fence")
+
+
+class Served(Protocol):
+    """Where a service is to run: its settings, and the file that has what it says."""
+
+    @property
+    def environ(self) -> dict[str, str]: ...
+
+    @property
+    def log(self) -> Path: ...
 
 
 class Victim:
@@ -85,18 +97,19 @@ class Victim:
 class Forge:
     """The process that forks services."""
 
-    def __init__(self, control: socket.socket, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, control: socket.socket, service: Service) -> None:
         self._control = control
-        self._process = process
+        self._service = service
 
     @classmethod
     @asynccontextmanager
-    async def lit(cls, log: Path) -> AsyncGenerator["Forge"]:
+    async def lit(cls, log: Path, service: Service = "images") -> AsyncGenerator["Forge"]:
         """Start it, and end it with all that it forked."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.images.crashing_service", str(theirs.fileno())),
+                *(sys.executable, "-m", "tests.images.crashing_service"),
+                *(str(theirs.fileno()), service),
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'deploy'}"},
                 pass_fds=[theirs.fileno()],
@@ -105,27 +118,30 @@ class Forge:
             )
             theirs.close()
             try:
-                yield cls(ours, process)
+                yield cls(ours, service)
             finally:
                 ours.close()
                 await process.wait()
 
     async def fork(
         self,
-        slot: Slot,
+        slot: Served,
         at: int | str | None,
         *,
         with_signal: int = signal.SIGKILL,
         worker: bool = True,
         armed_by: Sequence[str] = ("PUT", "POST", "DELETE"),
+        config_files: Sequence[Path] = (),
     ) -> Victim:
         """A service in this slot to which the signal comes at that step."""
+        with_worker = f"DIPTYCH_{self._service.upper()}__JOBS__WITH_WORKER"
         order = Order(
-            environ={**slot.environ, "DIPTYCH_IMAGES__JOBS__WITH_WORKER": str(worker).lower()},
+            environ={**slot.environ, with_worker: str(worker).lower()},
             log=str(slot.log),
             at=at,
             signal=with_signal,
             armed_by=tuple(armed_by),
+            config_files=tuple(map(str, config_files)),
         )
         listening = socket.create_server(("127.0.0.1", 0), backlog=16)
         ours, theirs = socket.socketpair()

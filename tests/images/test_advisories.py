@@ -205,7 +205,7 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 OF_ONE = [
     place.operation
-    for place in places()
+    for place in places("images")
     if "{image_id}" in place.operation or "{namespace}" in place.operation
 ]
 

@@ -16,7 +16,7 @@ import pytest
 from diptych_common import migrations
 
 from tests import databases
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.images.service import ADMIN, ALICE, BOB, OCTETS, PATCH, configuration
 
 UUID = "11111111-1111-4111-8111-111111111111"

@@ -9,8 +9,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.daemon import Daemon
 from tests.images.caching import BLOCK, Node, a_node, data
-from tests.images.daemon import Daemon
 from tests.images.service import ADMIN, ALICE, client, opened
 from tests.waiting import until
 

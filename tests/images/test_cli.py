@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 from dev import ports
 
-from tests.images.daemon import COMMAND, Daemon, working
+from tests.daemon import COMMAND, Daemon, working
 from tests.images.service import ALICE, OCTETS, configuration
 from tests.waiting import until
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from diptych_common import migrations
 
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.images.service import ALICE, OCTETS, configuration
 
 ROUNDS = 40

@@ -6,7 +6,7 @@ from diptych_images import deletion
 from diptych_images.db.images import ImageRow
 
 from tests import databases
-from tests.images.daemon import COMMAND
+from tests.daemon import COMMAND
 from tests.images.rows import open_database
 from tests.images.service import ADMIN, ALICE, BOB, OCTETS
 from tests.images.sites import DATA, Make, Site

@@ -1,39 +1,33 @@
 """Requests that schemathesis makes of the OpenAPI document: none of them is the service's fault.
 
 Right and wrong ones, about what exists and what does not, by callers with different rights, and
-bodies that are right but for a place or two. Their number is for all operations together:
-5,000 in every run, nearly always the same; 20,000 in `make fuzz`, always others.
+bodies that are right but for a place or two: see `tests/fuzzing.py`.
 """
 
-import copy
 import json
 import random
-from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, cast
 
 import httpx
-import jsonschema
 import pytest
 import requests
 import schemathesis
 from dev.routes import COSTS
 from diptych_common.openapi import described
 from diptych_images import app
-from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis import Case, GenerationMode
+from schemathesis import Case
 from starlette.types import ASGIApp
 
 from tests import web
+from tests.fuzzing import IN_EVERY_RUN, WHEN_ASKED, Fuzzed, ask_much, weighted
 from tests.images.definitions import COLOUR, SIZE, WHOLE
 from tests.images.service import ADMIN, ALICE, BOB, READER, configuration, opened, persona
 from tests.images.subjects import NEW, Subjects
 
-IN_EVERY_RUN = 5_000
-WHEN_ASKED = 20_000
-
 HERE = "http://images.example"
-OPERATIONS = sorted(COSTS)
+OPERATIONS = sorted(COSTS["images"])
 
 # Of these no request can succeed.
 HOPELESS = {"DELETE /v2/tasks/{task_id}"}
@@ -56,14 +50,6 @@ ACCEPTS = (
     ("text/plain", 1),
     ("application/xml;q=x, */*;q=0", 1),
 )
-
-# Values of every kind that a body may hold, to stand where another one is expected.
-NASTY: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1.5, 2**31, 2**63, 2**64, -(2**63) - 1, 10**400, 1e308, float("inf"),
-    float("nan"), "", " ", "\0", "\ud800", "a\nb", "é" * 256, "x" * 70_000, "../..", "%00", "1e400",
-    [], {}, [[]], {"": ""}, {"\0": "\0"}, [None], "file:///etc/passwd", "http://127.0.0.1:1/",
-    "9999-12-31T23:59:59Z", "self", "__class__", "$ref",
-)  # fmt: skip
 
 PATCHES = [f"application/openstack-images-v2.{minor}-json-patch" for minor in (0, 1)]
 
@@ -129,36 +115,6 @@ def bodies(url: str) -> dict[str, list[Any]]:
     }
 
 
-def places(document: Any) -> Iterator[tuple[Any, Any]]:
-    """What is within the document: what holds it, and the key or index."""
-    for key in list(document if isinstance(document, dict) else range(len(document))):
-        yield document, key
-        if isinstance(document[key], dict | list):
-            yield from places(document[key])
-
-
-def mutated(document: Any, choose: random.Random) -> Any:
-    """The document with no, one or two places changed."""
-    document = copy.deepcopy(document)
-    for _ in range(choose.choice((0, 0, 0, 1, 2))):
-        found = list(places(document))
-        if not found:
-            break
-        holder, key = choose.choice(found)
-        match choose.randrange(5):
-            case 0:
-                del holder[key]
-            case 1 if isinstance(holder, dict):
-                holder[choose.choice(("", "\0", "x" * 300, "self", "id"))] = holder[key]
-            case 2 if isinstance(holder, list):
-                holder.append(holder[key])
-            case 3:
-                holder[key] = [holder[key]]
-            case _:
-                holder[key] = choose.choice(NASTY)
-    return document
-
-
 class Service:
     """The service on a database of its own, which nobody else fills while a test runs."""
 
@@ -214,45 +170,8 @@ def schema(document: dict[str, Any]) -> Any:
     return schemathesis.openapi.from_dict(document)
 
 
-def made_up(operation: Any, mode: GenerationMode, count: int, *, always_same: bool) -> list[Case]:
-    """So many cases; they repeat where there are not as many."""
-    cases: list[Case] = []
-
-    # Made at once, for what a strategy is built of costs more than what is drawn from it.
-    @settings(
-        max_examples=count,
-        derandomize=always_same,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=[
-            HealthCheck.too_slow,
-            HealthCheck.filter_too_much,
-            HealthCheck.data_too_large,
-            HealthCheck.large_base_example,
-        ],
-    )
-    @given(case=operation.as_strategy(mode))
-    def collect(case: Case) -> None:
-        cases.append(case)
-
-    collect()
-    return [cases[at % len(cases)] for at in range(count)]
-
-
-def is_refusable(operation: dict[str, Any]) -> bool:
-    """Whether there is something in a request that can be wrong: any text is right in a path."""
-    beyond = [one for one in operation.get("parameters", []) if one["in"] != "path"]
-    return bool(beyond) or "requestBody" in operation
-
-
-def weighted(choose: random.Random, choices: Iterable[tuple[Any, int]]) -> Any:
-    values, weights = zip(*choices, strict=True)
-    return choose.choices(values, weights)[0]
-
-
 async def request_of(
-    case: Case, subjects: Subjects, choose: random.Random, body: object = None
+    subjects: Subjects, choose: random.Random, case: Case, body: object
 ) -> httpx.Request:
     """The case with what exists in place of what is made up; with this body if there is one."""
     path = await subjects.path_of(
@@ -278,27 +197,6 @@ async def request_of(
     )
 
 
-def fault(answer: httpx.Response, documented: Mapping[str, Any]) -> str | None:
-    """What is wrong with an answer."""
-    if answer.status_code >= 500:
-        return "is the service's fault"
-    if "x-openstack-request-id" not in answer.headers:
-        return "has no request id"
-    if b"Traceback" in answer.content:
-        return "holds a traceback"
-    if answer.is_error:
-        return wrong_error(answer)
-    promised = documented.get(str(answer.status_code))
-    if promised is None:
-        return "is not in the document"
-    for content in promised.get("content", {}).values():
-        if content["schema"] and content["schema"].get("format") != "binary":
-            errors = jsonschema.Draft202012Validator(content["schema"]).iter_errors(answer.json())
-            if error := next(errors, None):
-                return f"is not as the document says: {error.message[:200]}"
-    return None
-
-
 def wrong_error(answer: httpx.Response) -> str | None:
     status = answer.status_code
     if answer.request.method == "HEAD":
@@ -318,56 +216,21 @@ def wrong_error(answer: httpx.Response) -> str | None:
     return None if is_right else "is no error of the API"
 
 
-async def ask_much(
-    name: str,
-    service: Service,
-    document: dict[str, Any],
-    schema: Any,
-    *,
-    count: int,
-    seed: object,
-    always_same: bool,
-) -> None:
-    """Send an operation `count` requests of schemathesis', and as many with bodies of our own."""
-    choose = random.Random(f"{seed}")
+def fuzzed(
+    name: str, service: Service, document: dict[str, Any], schema: Any, choose: random.Random
+) -> Fuzzed:
     subjects = Subjects(service.api, service.url, choose)
-    method, _, path = name.partition(" ")
-    operation = document["paths"][path][method.lower()]
-    wrong = count // 2 if is_refusable(operation) else 0
-    sent: Counter[int] = Counter()
-    faults: list[str] = []
-
-    cases = made_up(
-        schema[path][method], GenerationMode.POSITIVE, count - wrong, always_same=always_same
+    return Fuzzed(
+        name,
+        service.api,
+        document,
+        schema,
+        subjects,
+        partial(request_of, subjects, choose),
+        wrong_error,
+        right_bodies=bodies(service.url).get(name, []),
+        can_succeed=name not in HOPELESS,
     )
-    right_bodies = bodies(service.url).get(name, [])
-    # So many that some succeed whatever is drawn, which is not the same in every set of tests.
-    own = [
-        (cases[at % len(cases)], mutated(choose.choice(right_bodies), choose))
-        for at in range(count if right_bodies else 0)
-    ]
-    if wrong:
-        cases += made_up(
-            schema[path][method], GenerationMode.NEGATIVE, wrong, always_same=always_same
-        )
-    for case, body in [*((case, None) for case in cases), *own]:
-        request = await request_of(case, subjects, choose, body)
-        answer = await service.api.send(request)
-        sent[answer.status_code] += 1
-        if found := fault(answer, operation["responses"]):
-            faults.append(
-                f"{answer.status_code} {answer.text[:300]!r} {found}: {method} {request.url}"
-                f" {request.headers} {request.content[:1000]!r}"
-            )
-        if answer.is_success and method not in ("GET", "HEAD"):
-            subjects.changed()
-        else:
-            subjects.unchanged()
-
-    assert faults == [], "\n".join([f"seed {seed}: {len(faults)} of {sent.total()}", *faults[:20]])
-    assert sent.total() >= count
-    succeeded = sum(times for status, times in sent.items() if 200 <= status < 300)
-    assert bool(succeeded) is (name not in HOPELESS), sent
 
 
 @pytest.mark.timeout(600)
@@ -380,7 +243,9 @@ async def test_requests_made_up_are_answered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     count = -(-IN_EVERY_RUN // len(OPERATIONS))
-    await ask_much(name, service, document, schema, count=count, seed=name, always_same=True)
+    choose = random.Random(name)
+    asked = fuzzed(name, service, document, schema, choose)
+    await ask_much(asked, choose, count=count, seed=name, always_same=True)
     unexpected = [record for record in caplog.records if record.exc_info]
     assert unexpected == [], caplog.text
 
@@ -392,4 +257,6 @@ async def test_more_requests_made_up_are_answered(
 ) -> None:
     count = -(-WHEN_ASKED // len(OPERATIONS))
     seed = random.SystemRandom().getrandbits(32)
-    await ask_much(name, service, document, schema, count=count, seed=seed, always_same=False)
+    choose = random.Random(f"{seed}")
+    asked = fuzzed(name, service, document, schema, choose)
+    await ask_much(asked, choose, count=count, seed=seed, always_same=False)

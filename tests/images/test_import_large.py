@@ -17,7 +17,7 @@ from dev.swift import Swift
 from diptych_common import migrations
 
 from tests import databases, web
-from tests.images.daemon import Daemon, working
+from tests.daemon import Daemon, working
 from tests.images.service import ALICE, configuration
 from tests.images.stores import Bucket, Container
 from tests.waiting import until

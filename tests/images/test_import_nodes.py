@@ -17,7 +17,7 @@ import pytest
 from dev.seaweedfs import Seaweedfs
 from diptych_common import migrations
 
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.images.service import ALICE, OCTETS, configuration
 from tests.images.stores import Bucket
 from tests.waiting import until
@@ -37,7 +37,7 @@ class Site:
     staging: Bucket
 
 
-@pytest.fixture(params=["apart", "default"])
+@pytest.fixture(params=[pytest.param("apart", marks=pytest.mark.long), "default"])
 async def site(
     request: pytest.FixtureRequest, s3: Seaweedfs, empty_database: str, tmp_path: Path
 ) -> AsyncGenerator[Site]:

@@ -20,7 +20,7 @@ from diptych_images.settings import load
 from diptych_images.settings import stores as settings_of_stores
 from diptych_store.registry import Stores
 
-from tests.images.daemon import COMMAND, Daemon
+from tests.daemon import COMMAND, Daemon
 from tests.images.rows import open_database
 from tests.images.service import ALICE, OCTETS, configuration
 

@@ -14,7 +14,7 @@ from diptych_images import catalogue
 from diptych_images.settings import load
 
 from tests import databases
-from tests.images.daemon import COMMAND
+from tests.daemon import COMMAND
 from tests.images.definitions import NAMESPACES, SIZE, WHOLE, without_times
 from tests.images.service import ADMIN, configuration
 

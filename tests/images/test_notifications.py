@@ -29,11 +29,11 @@ from diptych_images.db.tables import outbox
 from diptych_images.settings import load
 
 from tests import databases
-from tests.images.daemon import COMMAND, Daemon
+from tests.daemon import COMMAND, Daemon
 from tests.images.service import ADMIN, ALICE, OCTETS, client, configuration, opened
+from tests.listening import Read, listening
 from tests.waiting import until
 
-LISTENER = Path(__file__).parent / "notification_listener.py"
 IMAGE = {"name": "x", "disk_format": "raw", "container_format": "bare"}
 OF_AN_UPLOAD = [
     "image.create",
@@ -111,34 +111,6 @@ def sending(database: str, folder: Path, url: str, topic: str, **options: str) -
         OSLO_MESSAGING_NOTIFICATIONS__TOPICS=topic,
         **{"JOBS__WITH_WORKER": "true", "JOBS__POLL_INTERVAL": "0.2", **options},
     )
-
-
-Read = Callable[[], Awaitable[dict[str, Any]]]
-
-
-@asynccontextmanager
-async def listening(python: Path, url: str, topic: str) -> AsyncGenerator[Read]:
-    """`await read()`: the next event that a listener of oslo.messaging gets."""
-    process = await asyncio.create_subprocess_exec(
-        *(str(python / "python"), str(LISTENER), url, "glance", topic),
-        stdout=asyncio.subprocess.PIPE,
-        limit=1 << 20,
-    )
-    assert process.stdout is not None
-    lines = process.stdout
-
-    async def read() -> dict[str, Any]:
-        async with asyncio.timeout(60):
-            line = await lines.readline()
-        assert line, "the listener has ended"
-        return json.loads(line)
-
-    try:
-        assert await read() == {}
-        yield read
-    finally:
-        process.kill()
-        await process.wait()
 
 
 @asynccontextmanager
@@ -269,7 +241,7 @@ async def test_oslo_messaging_reads_every_event_with_glances_payload(
     )
     told: list[dict[str, Any]] = []
     async with (
-        listening(oslo_messaging_env, rabbitmq.url(), topic) as read,
+        listening(oslo_messaging_env, rabbitmq.url(), topic, exchange="glance") as read,
         opened(environ) as app,
         client(app) as api,
     ):

@@ -16,7 +16,7 @@ from diptych_images.db import usage
 from diptych_images.db.usage import Usage
 
 from tests import databases
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.images.service import ADMIN, ALICE, BOB, OCTETS, configuration, persona
 from tests.images.sites import DATA, Make
 from tests.images.workers import working

@@ -36,7 +36,7 @@ from diptych_store.retries import Retries
 
 from tests.common.networks import Leading
 from tests.common.ssrf import FORBIDDEN_ADDRESSES, in_url
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.images.service import OCTETS, configuration
 from tests.store.faults import Break, Wire
 from tests.web import Asked, Handle, Web, answer, head, serving

@@ -21,7 +21,7 @@ from dev.swift import Swift
 from diptych_common import migrations
 
 from tests import databases
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.images.service import ADMIN, OCTETS, configuration
 from tests.images.stores import Bucket, Container
 from tests.images.test_cli import run

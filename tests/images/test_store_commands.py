@@ -19,7 +19,7 @@ from diptych_images.cli import main
 from diptych_store.settings import SECRETS
 from typer.testing import CliRunner
 
-from tests.images.daemon import COMMAND
+from tests.daemon import COMMAND
 from tests.images.service import configuration
 from tests.images.stores import Bucket, Container
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.images.service import ALICE, OCTETS, configuration
 from tests.store.conformance import MIB, some_bytes
 from tests.store.mounts import Debian, Served, served

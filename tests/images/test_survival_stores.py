@@ -13,7 +13,7 @@ from dev.seaweedfs import Seaweedfs
 from dev.swift import Swift
 from diptych_common import migrations
 
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.images.service import ALICE, OCTETS
 from tests.images.stores import Bucket, Container
 from tests.images.test_survival import (
@@ -31,7 +31,8 @@ from tests.images.test_survival import (
 PART = 8 * MIB
 
 
-@pytest.fixture(params=["s3", "swift"])
+# Swift's driver is held to the same contract by its own suite.
+@pytest.fixture(params=["s3", pytest.param("swift", marks=pytest.mark.long)])
 async def backend(
     request: pytest.FixtureRequest, s3: Seaweedfs, swift: Swift
 ) -> AsyncGenerator[Bucket | Container]:

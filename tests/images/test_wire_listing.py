@@ -374,7 +374,8 @@ def test_any_bytes_are_understood_or_refused(query: bytes) -> None:
     except BadRequest:
         return
     for name, value in items:
-        assert f"{name}{value}".encode()
+        # No half of a surrogate pair, which no database takes.
+        f"{name}{value}".encode()
 
 
 # --- the page -------------------------------------------------------------------------------------

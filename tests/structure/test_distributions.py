@@ -1,4 +1,4 @@
-"""Four distributions, of one version, each of which needs no more than it says."""
+"""Distributions of one version, each of which needs no more than it says."""
 
 import ast
 import os
@@ -24,6 +24,8 @@ FOLDERS = {
     "diptych-store": ROOT / "libs/store",
     "diptych-images": ROOT / "services/images",
     "diptych-artifacts": ROOT / "services/artifacts",
+    "diptych-artifacts-sample": ROOT / "services/artifacts/sample",
+    "diptych-artifactclient": ROOT / "services/artifacts/client",
 }
 
 # In the standard library of later Pythons than the oldest that is supported.
@@ -98,6 +100,8 @@ def test_they_stand_on_each_other_as_they_should() -> None:
         "diptych-store": set(),
         "diptych-images": libraries,
         "diptych-artifacts": libraries,
+        "diptych-artifacts-sample": {*libraries, "diptych-artifacts"},
+        "diptych-artifactclient": set(),
     }
 
 
@@ -152,10 +156,11 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: next(folder.glob(f"{name.replace('-', '_')}-*.whl")) for name in FOLDERS}
 
 
-def alone(service: str, wheels: dict[str, Path], home: Path) -> Path:
+def alone(service: str, wheels: dict[str, Path], home: Path, *more: str) -> Path:
     """An environment with the service, the libraries and what others wrote; its `bin` folder."""
     uv("venv", "--python", sys.executable, home)
-    parts = [wheels[name] for name in ("diptych-common", "diptych-store", f"diptych-{service}")]
+    names = ("diptych-common", "diptych-store", f"diptych-{service}", *more)
+    parts = [wheels[name] for name in names]
     uv("pip", "install", "--no-deps", "--python", home / "bin/python", *parts)
     # What others wrote comes from here, where the lock has put it. Our own packages do not: they
     # are here by way of .pth files, and those of a folder that a .pth file names are not read.
@@ -178,25 +183,56 @@ def test_a_service_is_installed_without_the_other(
     assert "Serve the API" in run(programs / f"diptych-{service}", "--help")
 
 
+@pytest.mark.parametrize("service", ["images", "artifacts"])
 def test_the_wheels_have_the_migrations(
-    wheels: dict[str, Path], tmp_path: Path, empty_database: str
+    wheels: dict[str, Path], tmp_path: Path, empty_database: str, service: str
 ) -> None:
-    program = alone("images", wheels, tmp_path) / "diptych-images"
-    connection = {"DIPTYCH_IMAGES__DATABASE__CONNECTION": empty_database}
+    program = alone(service, wheels, tmp_path) / f"diptych-{service}"
+    connection = {f"DIPTYCH_{service.upper()}__DATABASE__CONNECTION": empty_database}
     run(program, "db", "upgrade", environment=connection)
     run(program, "db", "check", environment=connection)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("service", ["images", "artifacts"])
+def test_a_service_passes_its_tests_without_the_other(
+    wheels: dict[str, Path], tmp_path: Path, service: str
+) -> None:
+    programs = alone(service, wheels, tmp_path, "diptych-artifacts-sample")
+    folder = ROOT / "tests" / service
+    ignored = [f"--ignore={file}" for file in folder.glob("test_*.py") if _needs_both(file)]
+    assert len(ignored) < len(list(folder.glob("test_*.py"))) / 4
+    told = run(
+        *(programs / "python", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal"),
+        *("-p", "no:cacheprovider", *ignored, str(folder)),
+        environment={"PYTHONPATH": str(ROOT / "deploy")},
+        cwd=ROOT,
+    )
+    assert " passed" in told
+
+
+def _needs_both(file: Path) -> bool:
+    """Whether a module of tests looks at the repository as a whole, or at both services."""
+    text = file.read_text()
+    other = "artifacts" if file.parent.name == "images" else "images"
+    names = ("dev.routes", "dev.documents", f"diptych_{other}", f"tests.{other}", "import_crashes")
+    return any(name in text for name in names)
 
 
 def uv(*arguments: str | Path) -> None:
     run(Path(sys.executable).with_name("uv"), "--quiet", "--offline", *arguments)
 
 
-def run(*command: str | Path, environment: dict[str, str] | None = None) -> str:
-    ours = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+def run(
+    *command: str | Path, environment: dict[str, str] | None = None, cwd: Path = Path("/")
+) -> str:
+    taken = ("PYTHONPATH", "VIRTUAL_ENV", "PYTEST_")
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(taken)}
     done = subprocess.run(
         command,
         env={**ours, **(environment or {})},
-        cwd="/",
+        cwd=cwd,
         check=False,
         capture_output=True,
         text=True,

@@ -54,22 +54,22 @@ def name(route: APIRoute) -> str:
     return f"{'|'.join(sorted(route.methods or ()))} {route.path_format}"
 
 
-@pytest.mark.parametrize("place", list(places()), ids=lambda place: place.operation)
+@pytest.mark.parametrize("place", list(places("images")), ids=lambda place: place.operation)
 def test_a_route_is_where_one_looks(place: Place) -> None:
     assert place.module == EXCEPTIONS.get(place.operation, guess(place.operation))
 
 
 def test_every_exception_is_one_and_is_told() -> None:
-    assert EXCEPTIONS.keys() <= COSTS.keys()
+    assert EXCEPTIONS.keys() <= COSTS["images"].keys()
     assert app.__doc__ is not None
     for operation, module in EXCEPTIONS.items():
         assert guess(operation) != module
         assert f"`{module}.py`" in app.__doc__
 
 
-@pytest.mark.parametrize("place", list(places()), ids=lambda place: place.operation)
+@pytest.mark.parametrize("place", list(places("images")), ids=lambda place: place.operation)
 def test_a_route_names_its_rule(place: Place) -> None:
-    assert bool(rules_of(place.operation)) is (place.operation not in WITHOUT_RULE)
+    assert bool(rules_of(place)) is (place.operation not in WITHOUT_RULE)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_openapi_document_has_every_route(document: dict[str, Any]) -> None:
         for path, operations in document["paths"].items()
         for method in operations
     }
-    assert described == COSTS.keys()
+    assert described == COSTS["images"].keys()
 
 
 def test_errors_are_described_as_clients_get_them(document: dict[str, Any]) -> None:

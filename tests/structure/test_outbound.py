@@ -37,7 +37,9 @@ ALLOWED = {
     "libs/common/diptych_common/outbound.py": "vets where each connection goes",
     "libs/common/diptych_common/keystone.py": "the operator names Keystone",
     "libs/common/diptych_common/server.py": "it listens",
-    "services/images/diptych_images/barbican.py": "the operator, or Keystone, names Barbican",
+    "services/artifacts/diptych_artifacts/keycloak.py": "the operator names Keycloak",
+    "libs/common/diptych_common/barbican.py": "the operator, or Keystone, names Barbican",
+    "services/artifacts/client/": "a user's own program, on the user's machine",
     "libs/store/diptych_store/drivers/s3": "the operator names the server",
     "libs/store/diptych_store/drivers/swift": "the operator names the server",
 }

@@ -320,10 +320,10 @@ REQUESTS: dict[str, Callable[[Make], Awaitable[Request]]] = {
 
 
 def test_every_route_has_a_known_cost() -> None:
-    assert {place.operation for place in places()} == COSTS.keys()
+    assert {place.operation for place in places("images")} == COSTS["images"].keys()
 
 
-@pytest.mark.parametrize("operation", COSTS)
+@pytest.mark.parametrize("operation", COSTS["images"])
 async def test_a_request_costs_what_is_told(
     api: httpx.AsyncClient, make: Make, images_database: str, operation: str
 ) -> None:
@@ -343,15 +343,15 @@ async def test_a_request_costs_what_is_told(
     statements = [
         text for text in seen.texts if not text.startswith(("BEGIN", "COMMIT", "ROLLBACK"))
     ]
-    assert Cost(len(statements), len(transactions)) == COSTS[operation], seen.texts
+    assert Cost(len(statements), len(transactions)) == COSTS["images"][operation], seen.texts
 
 
 @pytest.mark.parametrize(
     "operation",
-    [place.operation for place in places() if place.operation.startswith(("GET", "HEAD"))],
+    [place.operation for place in places("images") if place.operation.startswith(("GET", "HEAD"))],
 )
 def test_reading_takes_one_statement_at_most(operation: str) -> None:
-    cost = COSTS[operation]
+    cost = COSTS["images"][operation]
     if operation == "GET /v2/images/{image_id}/file":
         # The event image.send, after the last byte.
         cost = Cost(cost.statements - 1, cost.transactions - 1)

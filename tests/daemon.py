@@ -1,4 +1,4 @@
-"""The images service as operators run it: the command, its supervisor and its worker processes."""
+"""A service as operators run it: the command, its supervisor and its worker processes."""
 
 import os
 import signal
@@ -9,12 +9,19 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import psutil
 from dev import ports
 
-COMMAND = Path(sys.executable).parent / "diptych-images"
+Service = Literal["images", "artifacts"]
+
+
+_PROGRAMS = Path(sys.executable).parent
+
+# The images service's.
+COMMAND = _PROGRAMS / "diptych-images"
 
 
 @dataclass
@@ -23,6 +30,7 @@ class Daemon:
 
     environ: Mapping[str, str]
     log: Path
+    service: Service = "images"
     port: int = field(default_factory=ports.any_free)
     process: subprocess.Popen[bytes] | None = None
 
@@ -36,11 +44,13 @@ class Daemon:
         environ = {
             **os.environ,
             **self.environ,
-            "DIPTYCH_IMAGES__DEFAULT__BIND_PORT": str(self.port),
-            "DIPTYCH_IMAGES__METRICS__BIND_PORT": "0",
+            f"DIPTYCH_{self.service.upper()}__DEFAULT__BIND_PORT": str(self.port),
+            f"DIPTYCH_{self.service.upper()}__METRICS__BIND_PORT": "0",
         }
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([COMMAND, "api"], env=environ, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [_PROGRAMS / f"diptych-{self.service}", "api"], env=environ, stdout=log, stderr=log
+            )
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -78,12 +88,16 @@ class Daemon:
 
 
 @contextmanager
-def working(environ: Mapping[str, str], log: Path) -> Generator[int]:
+def working(
+    environ: Mapping[str, str], log: Path, *, service: Service = "images"
+) -> Generator[int]:
     """A worker apart from any daemon, until the context is left; its process id."""
-    quiet = {"DIPTYCH_IMAGES__METRICS__ENABLED": "false"}
+    quiet = {f"DIPTYCH_{service.upper()}__METRICS__ENABLED": "false"}
     apart = {**os.environ, **quiet, **environ}
     with log.open("ab") as written:
-        worker = subprocess.Popen([COMMAND, "worker"], env=apart, stdout=written, stderr=written)
+        worker = subprocess.Popen(
+            [_PROGRAMS / f"diptych-{service}", "worker"], env=apart, stdout=written, stderr=written
+        )
     try:
         yield worker.pid
     finally:

@@ -50,6 +50,8 @@ def main() -> None:
         [Endpoint()],
         executor="threading",
     )
+    # One after the other, so that they are told in the order in which they came.
+    configuration.set_override("executor_thread_pool_size", 1)
     listener.start()
     sys.stdout.write("{}\n")
     sys.stdout.flush()

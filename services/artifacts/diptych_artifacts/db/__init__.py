@@ -1,0 +1,1 @@
+"""Tables and statements: a function is one question or one change."""

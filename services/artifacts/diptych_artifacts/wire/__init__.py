@@ -1,0 +1,1 @@
+"""Bodies to frozen values and rows to documents; no I/O."""
