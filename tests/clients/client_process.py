@@ -1,19 +1,13 @@
 """The real clients, each command in a fork of one process. Run by the Python of their environment.
 
-To import them takes a second or two, so that is done once. An order is a line of JSON on standard
-input, its outcome a line on standard output. A fork does what the script of that name in `bin/`
-does, or calls one method of a library; nothing of it is left for the next.
+To import them takes a second or two, so that is done once. A fork does what the script of that name
+in `bin/` does, or calls one method of a library.
 """
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportCallIssue=false
 
-import contextlib
 import inspect
 import json
-import os
-import signal
 import sys
-import tempfile
-import time
 import traceback
 from pathlib import Path
 
@@ -21,13 +15,9 @@ import glanceclient.shell
 import glanceclient.v2.client
 import openstack
 import openstack.image.v2._proxy
-import openstackclient.identity.client
-import openstackclient.image.client
-import openstackclient.image.v2.image
 import openstackclient.shell
 import requests
-
-HANGS_AFTER_S = 90
+from forking import load_commands, serve
 
 
 def script(order):
@@ -94,53 +84,10 @@ def plain(value):
     return value
 
 
-def answer_prompt(child, err, keyboard, text):
-    """Type a line when the child has asked for it, or has ended."""
-    # What is typed before a prompt for a password is thrown away by it.
-    while not os.fstat(err.fileno()).st_size:
-        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG):
-            return
-        time.sleep(0.05)
-    os.write(keyboard, f"{text}\n".encode())
-
-
-def carry_out(order, keyboard, terminal):
-    with (
-        tempfile.TemporaryFile() as out,
-        tempfile.TemporaryFile() as err,
-        Path(order["stdin"]).open("rb") if order["stdin"] else contextlib.nullcontext() as given,
-    ):
-        child = os.fork()
-        if child == 0:
-            signal.alarm(HANGS_AFTER_S)
-            # As a person at a terminal: `glance` takes what comes from elsewhere for data.
-            os.dup2(given.fileno() if given else terminal, 0)
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            code = 1
-            try:
-                code = (library if "call" in order else script)(order) or 0
-            except SystemExit as error:
-                code = error.code if isinstance(error.code, int) else bool(error.code)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        if order.get("typed") is not None:
-            answer_prompt(child, err, keyboard, order["typed"])
-        _, status = os.waitpid(child, 0)
-        out.seek(0)
-        err.seek(0)
-        return {
-            "code": os.waitstatus_to_exitcode(status),
-            "out": out.read().decode(errors="surrogateescape"),
-            "err": err.read().decode(errors="replace"),
-        }
+def act(order):
+    return (library if "call" in order else script)(order)
 
 
 if __name__ == "__main__":
-    keyboard, terminal = os.openpty()
-    for line in sys.stdin:
-        print(json.dumps(carry_out(json.loads(line), keyboard, terminal)), flush=True)  # noqa: T201
+    load_commands()
+    serve(act)

@@ -20,6 +20,27 @@ _LISTING = {
         "    if name.startswith('do_'):\n"
         "        print(name.removeprefix('do_').replace('_', '-'))\n"
     ),
+    "artifact": (
+        "from importlib.metadata import entry_points\n"
+        "for found in entry_points(group='openstack.artifact.v1'):\n"
+        "    print(found.name.removeprefix('artifact_').replace('_', ' '))\n"
+    ),
+    # Where a word has a hyphen, `openstack` mostly has a space.
+    "glare": (
+        "from glareclient.shell import GlareShell\n"
+        "for name in GlareShell._get_commands():\n"
+        "    print(name.replace('-tag', ' tag'))\n"
+    ),
+    "glareclient": (
+        "import glareclient.v1.artifacts, glareclient.v1.versions\n"
+        "for part, kind in (\n"
+        "    ('artifacts', glareclient.v1.artifacts.Controller),\n"
+        "    ('versions', glareclient.v1.versions.VersionController),\n"
+        "):\n"
+        "    for name in vars(kind):\n"
+        "        if not name.startswith('_'):\n"
+        "            print(f'{part}.{name}')\n"
+    ),
     "sdk": (
         "from openstack.image.v2._proxy import Proxy\n"
         "for name, found in vars(Proxy).items():\n"
@@ -30,7 +51,7 @@ _LISTING = {
 
 
 def offered(client: str, clients_env: Path) -> set[str]:
-    """All that `openstack` has for images, that `glance` has, or that the image proxy has."""
+    """All that a client has for images, or for artifacts."""
     python = clients_env / "python"
     listed = subprocess.run(
         [python, "-W", "ignore", "-c", _LISTING[client]], capture_output=True, text=True, check=True
@@ -39,10 +60,10 @@ def offered(client: str, clients_env: Path) -> set[str]:
 
 
 @cache
-def _words() -> frozenset[tuple[str, ...]]:
+def _words(modules: str = "test_*.py") -> frozenset[tuple[str, ...]]:
     """The first words in each call and each tuple of this folder's tests."""
     found: set[tuple[str, ...]] = set()
-    for module in Path(__file__).parent.glob("test_*.py"):
+    for module in Path(__file__).parent.glob(modules):
         for node in ast.walk(ast.parse(module.read_text())):
             match node:
                 case ast.Call(args=parts) | ast.Tuple(elts=parts):
@@ -62,6 +83,11 @@ def _text(part: ast.expr) -> str | None:
 def _first_words(texts: Iterable[str | None]) -> tuple[str, ...]:
     words = dropwhile(lambda text: text is None, texts)
     return tuple(text for text in takewhile(lambda text: text is not None, words) if text)
+
+
+def first_words(modules: str) -> set[str]:
+    """The first words alone, in modules with such a name."""
+    return {said[0] for said in _words(modules) if said}
 
 
 def named(commands: Set[str]) -> set[str]:

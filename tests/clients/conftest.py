@@ -12,14 +12,19 @@ from typing import Any
 
 import httpx
 import pytest
+from dev import artifactclient
 from dev.keystone import PASSWORD, Keystone
 from dev.seaweedfs import Seaweedfs
 from dev.swift import Swift
 from diptych_common import migrations, sealing
 
 from tests import databases, web
+from tests.artifacts import service as artifacts_service
+from tests.clients import artifact_clouds
+from tests.clients.artifact_clouds import ArtifactCloud
+from tests.clients.artifact_services import ArtifactDaemon, ArtifactService
 from tests.clients.clouds import CLIENT_PROCESS, Cloud, PasswordCloud
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.images.service import OCTETS, configuration
 from tests.images.stores import Bucket, Container
 
@@ -330,7 +335,7 @@ def admin(_password_cloud: Callable[[str], PasswordCloud]) -> PasswordCloud:
 
 @pytest.fixture
 def name() -> str:
-    """A name that no other image has."""
+    """A name that no other image or artifact has."""
     return f"image-{secrets.token_hex(6)}"
 
 
@@ -444,3 +449,156 @@ def sixty(make_image: Callable[..., dict[str, Any]], name: str) -> list[str]:
     for one in names:
         make_image(name=one, tags=[name])
     return names
+
+
+@pytest.fixture(scope="session")
+async def artifact_daemon(
+    keystone: Keystone, s3: Seaweedfs, postgres_url: str, client_folder: Path
+) -> AsyncGenerator[ArtifactDaemon]:
+    """Images are kept in files, templates in S3."""
+    bucket = Bucket(s3)
+    await bucket.make()
+    database = await databases.create(postgres_url)
+    await migrations.upgrade(database, "diptych_artifacts.migrations")
+    identity = by_keystone(keystone) | {
+        "KEYSTONE_AUTHTOKEN__USERNAME": "glare",
+        "KEYSTONE_AUTHTOKEN__SERVICE_TYPE": "artifact",
+    }
+    folder = client_folder / "artifacts"
+    environ = artifacts_service.configuration(
+        database,
+        folder,
+        DEFAULT__ENABLED_BACKENDS="fast:file, cheap:file, objects:s3",
+        DEFAULT__WORKERS="1",
+        **{"artifact_type:heat_templates__DEFAULT_STORE": "objects"},
+        JOBS__WITH_WORKER="true",
+        **bucket.options("objects"),
+        **identity,
+    )
+    daemon = Daemon(environ, client_folder / "artifacts.log", service="artifacts")
+    daemon.start()
+    yield ArtifactDaemon(daemon.url, folder / "fast", bucket)
+    assert daemon.stop() == 0
+    await databases.drop(database)
+    await bucket.remove()
+
+
+@pytest.fixture(scope="session")
+async def _real_glare(keystone: Keystone, client_folder: Path) -> AsyncGenerator[str]:
+    from tests.compat import glare
+
+    server = await glare.started(client_folder / "glare", keystone=keystone)
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="session", params=["diptych", pytest.param("glare", marks=pytest.mark.long)])
+def artifact_service(request: pytest.FixtureRequest, keystone: Keystone) -> ArtifactService:
+    """The service that the clients of artifacts are for: ours, and the real Glare."""
+    if request.param == "glare":
+        url = request.getfixturevalue("_real_glare")
+    else:
+        url = request.getfixturevalue("artifact_daemon").url
+    region = f"region-{secrets.token_hex(4)}"
+    make_region(keystone, region, {"identity": keystone.url, "artifact": url})
+    return ArtifactService(request.param, url, region)
+
+
+@pytest.fixture(scope="session")
+def _artifact_clouds(
+    keystone: Keystone, artifact_service: ArtifactService, client_folder: Path
+) -> Path:
+    """clouds.yaml of the users demo, other and admin."""
+
+    def entry(user: str) -> dict[str, object]:
+        auth = {
+            "auth_url": keystone.url,
+            "username": user,
+            "password": PASSWORD,
+            "project_name": USERS[user],
+            "user_domain_name": "Default",
+            "project_domain_name": "Default",
+        }
+        return {"auth": auth, "region_name": artifact_service.region}
+
+    path = client_folder / f"clouds-{artifact_service.name}.yaml"
+    path.write_text(json.dumps({"clouds": {user: entry(user) for user in USERS}}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def our_artifact_process(
+    clients_env: Path, client_folder: Path, _artifact_clouds: Path
+) -> Generator[subprocess.Popen[str]]:
+    """Has `openstack` with our plug-in."""
+    python = clients_env / "python"
+    plug_in = artifactclient.installed()
+    with artifact_clouds.process(python, plug_in, client_folder, _artifact_clouds) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def glareclient_process(
+    glareclient_env: Path, client_folder: Path, _artifact_clouds: Path
+) -> Generator[subprocess.Popen[str]]:
+    """Has `openstack` with glareclient's plug-in, `glare` and the library."""
+    python = glareclient_env / "python"
+    with artifact_clouds.process(python, None, client_folder, _artifact_clouds) as process:
+        yield process
+
+
+@pytest.fixture(scope="session", params=["ours", "glareclient", "glare"])
+def artifact_cloud(
+    request: pytest.FixtureRequest, _artifact_clouds: Path
+) -> Callable[[str], ArtifactCloud]:
+    """`artifact_cloud("demo")`: a user of each of the clients for artifacts."""
+    kind = request.param
+    of_whom = "our_artifact_process" if kind == "ours" else "glareclient_process"
+    process = request.getfixturevalue(of_whom)
+    return lambda name: ArtifactCloud(name, process, kind)
+
+
+@pytest.fixture
+def demo_artifacts(artifact_cloud: Callable[[str], ArtifactCloud]) -> ArtifactCloud:
+    """A member of project demo."""
+    return artifact_cloud("demo")
+
+
+@pytest.fixture
+def admin_artifacts(artifact_cloud: Callable[[str], ArtifactCloud]) -> ArtifactCloud:
+    """The administrator, in project admin."""
+    return artifact_cloud("admin")
+
+
+@pytest.fixture
+def our_client(our_artifact_process: subprocess.Popen[str]) -> ArtifactCloud:
+    """Our client, for a member of project demo."""
+    return ArtifactCloud("demo", our_artifact_process, "ours")
+
+
+@pytest.fixture
+def our_client_of_admin(our_artifact_process: subprocess.Popen[str]) -> ArtifactCloud:
+    """The same for the administrator."""
+    return ArtifactCloud("admin", our_artifact_process, "ours")
+
+
+@pytest.fixture
+def glareclient(glareclient_process: subprocess.Popen[str]) -> ArtifactCloud:
+    """glareclient's plug-in and library, for a member of project demo."""
+    return ArtifactCloud("demo", glareclient_process, "glareclient")
+
+
+@pytest.fixture
+def glareclient_of_admin(glareclient_process: subprocess.Popen[str]) -> ArtifactCloud:
+    """The same for the administrator."""
+    return ArtifactCloud("admin", glareclient_process, "glareclient")
+
+
+@pytest.fixture
+def artifacts_http(
+    keystone: Keystone, artifact_service: ArtifactService
+) -> Generator[httpx.Client]:
+    """Requests of the user demo without any client."""
+    headers = {"X-Auth-Token": keystone.token("demo", "demo")}
+    with httpx.Client(base_url=artifact_service.url, headers=headers, timeout=60) as client:
+        yield client

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.clients.clouds import Cloud, CommandFailed, PasswordCloud, Raised, rows
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.waiting import until
 
 MakeImage = Callable[..., dict[str, Any]]

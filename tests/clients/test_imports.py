@@ -18,8 +18,8 @@ from diptych_common import migrations
 from tests import databases
 from tests.clients.clouds import Cloud, CommandFailed, PasswordCloud, rows
 from tests.clients.conftest import MIB, Polled, Site, by_keystone, make_region
+from tests.daemon import Daemon
 from tests.images import signing
-from tests.images.daemon import Daemon
 from tests.images.service import OCTETS, configuration
 
 # A directory, a bucket, a container; and what the image says when it is in all of them.

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from dev.keystone import PASSWORD, Keystone
 
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.images.rbac import tables
 from tests.images.rbac.asking import ABSENT, ON_IMAGES, ON_THE_SERVICE, send
 from tests.images.service import OCTETS

@@ -18,7 +18,7 @@ from dev.keystone import PASSWORD, Keystone
 from tests.clients.clouds import Raised
 from tests.clients.conftest import IMAGE_SIZE_CAP, Polled, Site
 from tests.clients.using_services import Service, Who, running
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 
 pytestmark = pytest.mark.long
 

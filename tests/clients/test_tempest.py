@@ -14,7 +14,7 @@ from diptych_common import migrations, sealing
 
 from tests import databases
 from tests.clients.conftest import METHODS, Site, by_keystone, make_region
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.images.definitions import WHOLE
 from tests.images.service import configuration
 

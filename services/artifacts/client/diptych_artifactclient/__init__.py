@@ -1,0 +1,1 @@
+"""`openstack artifact …`, and the library behind it: `diptych_artifactclient.client.Artifacts`."""

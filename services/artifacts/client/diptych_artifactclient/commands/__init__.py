@@ -1,0 +1,1 @@
+"""The commands, as classes that cliff makes; what they ask of the service is in `client`."""
