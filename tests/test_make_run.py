@@ -61,6 +61,7 @@ class Clone:
                 **self.environment(),
                 "OS_CLOUD": cloud,
                 "OS_CLIENT_CONFIG_FILE": str(self.path / ".dev/run/clouds.yaml"),
+                "PYTHONPATH": str(self.path / ".dev/envs/artifactclient"),
             },
             capture_output=True,
             text=True,
@@ -169,6 +170,12 @@ def test_a_fresh_clone_serves_real_clients(clone: Clone, running: Running) -> No
     while (status := clone.client(*show).strip()) != "active":
         assert status == "importing"
         assert time.monotonic() < deadline
+    fields = ("-p", "disk_format=raw", "-p", "container_format=bare")
+    clone.client("openstack", "artifact", "create", "images", "kept", *fields)
+    clone.client("openstack", "artifact", "upload", "images", "kept", "--file", str(disk))
+    copy.unlink()
+    clone.client("openstack", "artifact", "download", "images", "kept", "--file", str(copy))
+    assert copy.read_bytes() == disk.read_bytes()
     catalog = clone.client("openstack", "catalog", "list")
     assert f":{clone.ports['IMAGES_PORT']}" in catalog
     assert f":{clone.ports['ARTIFACTS_PORT']}" in catalog

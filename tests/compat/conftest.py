@@ -17,7 +17,7 @@ from tests.compat.form import PERSONAS
 from tests.compat.opened import ORIGIN, SETTINGS
 from tests.compat.sides import Side
 from tests.compat.states import DATA
-from tests.images.daemon import Daemon
+from tests.daemon import Daemon
 from tests.images.service import configuration
 from tests.web import answer, serving_from_a_thread
 
