@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import orjson
@@ -20,8 +21,9 @@ from diptych_common.amqp import Refused, Unsent
 from diptych_common.database import Database
 from diptych_common.events import Event
 from diptych_common.jobs import Job, TryAgain
-from diptych_common.settings import MessagingNotifications, MessagingRabbit
-from diptych_common.worker import TROUBLE, JobContext
+from diptych_common.metrics import Metrics
+from diptych_common.settings import Jobs, MessagingNotifications, MessagingRabbit
+from diptych_common.worker import TROUBLE, JobContext, Kind, Worker, running
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +130,44 @@ async def deliver(job: Job, context: JobContext, *, outbox: Table, delivery: Del
             async with db.write() as connection:
                 await events.remove(connection, outbox, [one.id for one in waiting[:delivered]])
             at_a_time = _AT_A_TIME if delivered == len(waiting) else 1
+
+
+@asynccontextmanager
+async def delivering(
+    db: Database,
+    settings: Jobs,
+    metrics: Metrics,
+    delivery: Delivery | None,
+    *,
+    jobs: Table,
+    outbox: Table,
+) -> AsyncGenerator[None]:
+    """Deliver the events of all processes, and measure how many wait, meanwhile.
+
+    By a worker for this one job that does not end, so that it takes the place of no other. Nothing
+    is done where there is no delivery.
+    """
+    if delivery is None:
+        yield
+        return
+    worker = Worker(
+        db,
+        jobs,
+        {JOB: Kind(partial(deliver, outbox=outbox, delivery=delivery))},
+        recurring={JOB: EVERY},
+        lease=settings.lease,
+        concurrency=1,
+        listens=False,
+        poll=settings.poll_interval,
+        on_start=metrics.job_started,
+        on_end=metrics.job_ended,
+    )
+    measuring = asyncio.create_task(measure(db, outbox, metrics.events_wait), name="measure events")
+    try:
+        async with running(worker):
+            yield
+    finally:
+        measuring.cancel()
 
 
 def _names(event: Event) -> tuple[str, str]:

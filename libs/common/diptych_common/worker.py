@@ -503,3 +503,15 @@ def _pause_s(attempts: int, at_most_s: float) -> float:
     """
     pause = min(2.0 ** min(attempts - 1, 30), at_most_s)
     return pause * random.uniform(0.75, 1.25)  # noqa: S311 nothing secret about it
+
+
+@asynccontextmanager
+async def running(worker: Worker) -> AsyncGenerator[None]:
+    """Run a worker beside the API; on leaving, its jobs are handed back."""
+    stop = asyncio.Event()
+    run = asyncio.create_task(worker.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await run

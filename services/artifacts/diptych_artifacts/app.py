@@ -7,7 +7,7 @@ an artifact in `api/blobs.py`, `/schemas` in `api/schemas.py`, quotas in `api/qu
 import asyncio
 import signal
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any, cast
@@ -15,12 +15,12 @@ from typing import Any, cast
 from diptych_common import service
 from diptych_common.application import Application, assemble
 from diptych_common.database import Database
-from diptych_common.delivery import Delivery, measure
+from diptych_common.delivery import Delivery, delivering
 from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
 from diptych_common.policy import Policy
 from diptych_common.settings import Loaded
-from diptych_common.worker import Worker
+from diptych_common.worker import running
 from diptych_store.calls import OnCall
 from diptych_store.errors import StoreError
 from diptych_store.ingest import BlockPool
@@ -38,6 +38,7 @@ from diptych_artifacts.api.resources import Resources
 from diptych_artifacts.api.versions import Versions
 from diptych_artifacts.authentication import identification
 from diptych_artifacts.db.blob_store import DatabaseStore
+from diptych_artifacts.db.tables import jobs as jobs_table
 from diptych_artifacts.db.tables import outbox
 from diptych_artifacts.encryption import Unreadable
 from diptych_artifacts.quotas import Quotas
@@ -45,7 +46,7 @@ from diptych_artifacts.settings import DATABASE_STORE, ArtifactsSettings, delive
 from diptych_artifacts.settings import stores as settings_of_stores
 from diptych_artifacts.settings import types as options_of_types
 from diptych_artifacts.types import registry
-from diptych_artifacts.worker import Equipment, make_deliverer, make_worker
+from diptych_artifacts.worker import Equipment, make_worker
 from diptych_artifacts.wrapping_keys import WrappingKeys
 
 _LONGER_THAN_ANY_ATTEMPT = timedelta(days=36500)
@@ -110,7 +111,7 @@ def create_app(loaded: Loaded[ArtifactsSettings]) -> Application:
             await stack.enter_async_context(_watching(policy))
             if settings.jobs.with_worker:
                 equipment = Equipment(settings, db, stores, metrics)
-                await stack.enter_async_context(_running(make_worker(equipment)))
+                await stack.enter_async_context(running(make_worker(equipment)))
                 await stack.enter_async_context(_delivering(equipment, delivery))
             yield {
                 "resources": Resources(
@@ -184,32 +185,12 @@ async def _watching(policy: Policy) -> AsyncGenerator[None]:
         task.cancel()
 
 
-@asynccontextmanager
-async def _running(worker: Worker) -> AsyncGenerator[None]:
-    """Run a worker beside the API; on leaving, its jobs are handed back."""
-    stop = asyncio.Event()
-    running = asyncio.create_task(worker.run(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await running
-
-
-@asynccontextmanager
-async def _delivering(equipment: Equipment, delivery: Delivery | None) -> AsyncGenerator[None]:
-    """Deliver events, and measure how many wait, meanwhile."""
-    if delivery is None:
-        yield
-        return
-    measuring = asyncio.create_task(
-        measure(equipment.db, outbox, equipment.metrics.events_wait), name="measure events"
-    )
-    try:
-        async with _running(make_deliverer(equipment, delivery)):
-            yield
-    finally:
-        measuring.cancel()
+def _delivering(
+    equipment: Equipment, delivery: Delivery | None
+) -> AbstractAsyncContextManager[None]:
+    """Deliver events meanwhile."""
+    settings, metrics = equipment.settings.jobs, equipment.metrics
+    return delivering(equipment.db, settings, metrics, delivery, jobs=jobs_table, outbox=outbox)
 
 
 async def run_worker(loaded: Loaded[ArtifactsSettings]) -> None:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from diptych_common import delivery, events, jobs
+from diptych_common import events, jobs
 from diptych_common.database import Database
-from diptych_common.delivery import Delivery
 from diptych_common.jobs import Job
 from diptych_common.metrics import Metrics
 from diptych_common.worker import JobContext, Kind, Worker
@@ -68,27 +67,6 @@ def make_worker(equipment: Equipment) -> Worker:
         },
         lease=settings.lease,
         concurrency=settings.concurrency,
-        poll=settings.poll_interval,
-        on_start=metrics.job_started,
-        on_end=metrics.job_ended,
-    )
-
-
-def make_deliverer(equipment: Equipment, delivers: Delivery) -> Worker:
-    """A worker for the one job that does not end: to deliver the events of all processes.
-
-    Apart from the others, so that it takes the place of none.
-    """
-    settings, metrics = equipment.settings.jobs, equipment.metrics
-    deliver = partial(delivery.deliver, outbox=outbox, delivery=delivers)
-    return Worker(
-        equipment.db,
-        jobs_table,
-        {delivery.JOB: Kind(deliver)},
-        recurring={delivery.JOB: delivery.EVERY},
-        lease=settings.lease,
-        concurrency=1,
-        listens=False,
         poll=settings.poll_interval,
         on_start=metrics.job_started,
         on_end=metrics.job_ended,

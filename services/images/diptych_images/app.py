@@ -9,7 +9,7 @@ Where a route is: `/v2/<family>…` in `api/<family>.py`, `/v2/images/{id}/<sub>
 import asyncio
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any, cast
@@ -17,7 +17,7 @@ from typing import Any, cast
 from diptych_common import sealing, service
 from diptych_common.application import Application, assemble
 from diptych_common.database import Database
-from diptych_common.delivery import Delivery, measure
+from diptych_common.delivery import Delivery, delivering
 from diptych_common.keystone import Keystone
 from diptych_common.limits import UnifiedLimits
 from diptych_common.metrics import Metrics
@@ -25,7 +25,7 @@ from diptych_common.outbound import Outbound
 from diptych_common.policy import Policy
 from diptych_common.rate_limit import RateLimit
 from diptych_common.settings import Loaded
-from diptych_common.worker import Worker
+from diptych_common.worker import running
 from diptych_store.errors import StoreError
 from diptych_store.ingest import BlockPool
 from diptych_store.protocol import Measures, Sweeps
@@ -58,6 +58,7 @@ from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
 from diptych_images.barbican import Barbican
 from diptych_images.cache import upkeep as caches
+from diptych_images.db.tables import jobs as jobs_table
 from diptych_images.db.tables import outbox
 from diptych_images.imports import plugins
 from diptych_images.imports.equipment import Equipment
@@ -65,7 +66,7 @@ from diptych_images.property_protection import PropertyProtection
 from diptych_images.quotas import Quotas, unified_limits
 from diptych_images.settings import ImagesSettings, delivers
 from diptych_images.settings import stores as settings_of_stores
-from diptych_images.worker import make_deliverer, make_worker
+from diptych_images.worker import make_worker
 
 _LONGER_THAN_ANY_ATTEMPT = timedelta(days=36500)
 
@@ -162,7 +163,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
                 equipment = Equipment(
                     settings, db, stores, outbound, blocks, metrics, protection, quotas, barbican
                 )
-                await stack.enter_async_context(_running(make_worker(equipment)))
+                await stack.enter_async_context(running(make_worker(equipment)))
                 await stack.enter_async_context(_delivering(equipment, delivery))
             yield {
                 "resources": Resources(
@@ -229,32 +230,12 @@ async def _watching(policy: Policy, protection: PropertyProtection) -> AsyncGene
             task.cancel()
 
 
-@asynccontextmanager
-async def _running(worker: Worker) -> AsyncGenerator[None]:
-    """Run a worker beside the API; on leaving, its jobs are handed back."""
-    stop = asyncio.Event()
-    running = asyncio.create_task(worker.run(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await running
-
-
-@asynccontextmanager
-async def _delivering(equipment: Equipment, delivery: Delivery | None) -> AsyncGenerator[None]:
-    """Deliver events, and measure how many wait, meanwhile."""
-    if delivery is None:
-        yield
-        return
-    measuring = asyncio.create_task(
-        measure(equipment.db, outbox, equipment.metrics.events_wait), name="measure events"
-    )
-    try:
-        async with _running(make_deliverer(equipment, delivery)):
-            yield
-    finally:
-        measuring.cancel()
+def _delivering(
+    equipment: Equipment, delivery: Delivery | None
+) -> AbstractAsyncContextManager[None]:
+    """Deliver events meanwhile."""
+    settings, metrics = equipment.settings.jobs, equipment.metrics
+    return delivering(equipment.db, settings, metrics, delivery, jobs=jobs_table, outbox=outbox)
 
 
 async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
