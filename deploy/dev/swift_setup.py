@@ -77,6 +77,9 @@ allow_account_management = true
 conn_timeout = 30
 node_timeout = 60
 error_suppression_limit = 1000000
+# Seconds, 60 by default. Swift forgets what it has cached before it sets a container's readers, so
+# who reads meanwhile may have the old ones cached again.
+recheck_container_existence = 1
 [filter:catch_errors]
 use = egg:swift#catch_errors
 [filter:gatekeeper]
