@@ -2,14 +2,17 @@ import asyncio
 import contextlib
 import os
 import resource
+import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 from diptych_store.drivers import filesystem
 from diptych_store.drivers.filesystem import FilesystemStore
@@ -633,3 +636,90 @@ async def test_a_mount_without_an_answer_does_not_hold_up_the_start(
         network.answer()
     assert await reading == b"bytes"
     await store.aclose()
+
+
+async def test_a_range_is_passed_to_a_socket_as_it_takes_more(store: FilesystemStore) -> None:
+    data = some_bytes(8 * MIB)
+    location = await put(store, data, key="passed")
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        async with store.open(location, ByteRange(1, 6 * MIB)) as reading:
+            assert reading.pass_to is not None
+            received = b""
+            while len(received) < 6 * MIB:
+                passed = await reading.pass_to(near.fileno(), 4 * MIB)
+                assert passed is not None
+                received += _received(far, passed)
+            assert await reading.pass_to(near.fileno(), MIB) == 0
+        assert received == data[1 : 1 + 6 * MIB]
+
+
+async def test_nothing_is_passed_to_a_socket_that_has_gone(store: FilesystemStore) -> None:
+    location = await put(store, some_bytes(MIB), key="passed")
+    near, far = socket.socketpair()
+    with near:
+        far.close()
+        near.setblocking(False)
+        async with store.open(location) as reading:
+            assert reading.pass_to is not None
+            assert await reading.pass_to(near.fileno(), MIB) is None
+
+
+async def test_what_is_passed_when_the_caller_has_gone_goes_to_nobody_else(
+    store: FilesystemStore, directory: Path
+) -> None:
+    """The number of the caller's descriptor is the next connection's as soon as it is closed."""
+    size = 256 * MIB
+    location = await put(store, b"bytes", key="passed")
+    os.truncate(directory / "passed", size)
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    begun, taken = threading.Event(), bytearray(MIB)
+
+    def take_all() -> None:
+        while far.recv_into(taken):
+            begun.set()
+
+    taking = threading.Thread(target=take_all)
+    taking.start()
+    async with store.open(location) as reading:
+
+        async def passing() -> None:
+            assert reading.pass_to is not None
+            await reading.pass_to(near.fileno(), size)
+
+        # A scope that is cancelled cancels again and again, so that nobody waits for the thread.
+        async with anyio.create_task_group() as group:
+            group.start_soon(passing)
+            await asyncio.to_thread(begun.wait)
+            group.cancel_scope.cancel()
+        stranger, peer = socket.socketpair()
+        os.dup2(stranger.fileno(), near.fileno())
+    await asyncio.to_thread(taking.join)
+    with near, far, stranger, peer:
+        peer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.recv(1)
+
+
+async def test_a_file_that_became_shorter_is_not_passed_for_ever(
+    store: FilesystemStore, directory: Path
+) -> None:
+    location = await put(store, some_bytes(MIB), key="passed")
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        async with store.open(location) as reading:
+            os.truncate(directory / "passed", 0)
+            assert reading.pass_to is not None
+            with pytest.raises(Unreachable):
+                await reading.pass_to(near.fileno(), MIB)
+
+
+def _received(connection: socket.socket, size: int) -> bytes:
+    pieces: list[bytes] = []
+    while size:
+        pieces.append(connection.recv(size))
+        size -= len(pieces[-1])
+    return b"".join(pieces)

@@ -1,4 +1,5 @@
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -129,3 +130,11 @@ def test_a_call_that_hangs_does_not_keep_the_process_from_ending():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
     )
     assert ended.stdout == "given up\n"
+
+
+async def test_threads_may_let_others_go_first():
+    threads = Threads("nice", count=1, niceness=3)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert await threads.run(os.getpriority, os.PRIO_PROCESS, 0) == min(own + 3, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+    threads.close()

@@ -9,7 +9,7 @@ was made after `write` returned: then the bytes were there when the row was stil
 (tests/store/conformance.py) holds every driver to this.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -68,11 +68,18 @@ class Reading:
 
     `size` is that of the whole object in bytes, `length` that of the part which `blocks` yields.
     A block may be of any size above 0 and is valid until the next one is asked for.
+
+    `pass_to`, where there is one, does without blocks: it has the kernel pass the next bytes to a
+    socket that never blocks, by its descriptor, a number of them at most. It returns how many went,
+    0 if the socket takes none for now, None if it never will again; raises Unreachable. Whoever
+    calls it takes nothing of `blocks`. The descriptor may be closed when it was cancelled or has
+    raised, whatever still goes on.
     """
 
     size: int
     length: int
     blocks: AsyncIterator[Block]
+    pass_to: Callable[[int, int], Awaitable[int | None]] | None = None
 
 
 class Store(Protocol):
@@ -207,7 +214,7 @@ class Presigns(Protocol):
 
 @runtime_checkable
 class LocalPaths(Protocol):
-    """Objects are files that this host can open: for `pathsend` and `X-Accel-Redirect`."""
+    """Objects are files that this host can open: for the kernel to pass, for `X-Accel-Redirect`."""
 
     def local_path(self, location: str) -> Path:
         """The file of an object; raises BadLocation. The file need not exist."""

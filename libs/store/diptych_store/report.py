@@ -68,16 +68,31 @@ class _Failed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of the check of one store, in short: `error` is None where all went well.
+
+    `free` is the number of bytes that there is room for, None where nobody knows.
+    """
+
+    store: str
+    told: str
+    error: str | None
+    advice: str
+    free: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a command tells: `lines` to people, `document` (as JSON has it) to machines.
 
-    `hangs` if a call is still under way that cannot be ended.
+    `hangs` if a call is still under way that cannot be ended. `outcomes` are those of a check.
     """
 
     lines: Sequence[str]
     document: Sequence[Mapping[str, object]]
     is_well: bool = True
     hangs: bool = False
+    outcomes: Sequence[Outcome] = ()
 
 
 @dataclass(slots=True)
@@ -93,12 +108,16 @@ class Step:
 
 @dataclass(slots=True)
 class Checked:
-    """What has been tried of a store so far; `probe` is the object that may be there."""
+    """What has been tried of a store so far; `probe` is the object that may be there.
+
+    `free` are the bytes that the store has room for, where it knows them.
+    """
 
     store: str
     type: str
     steps: list[Step] = field(default_factory=list[Step])
     probe: Attempt | None = None
+    free: int | None = None
 
     @property
     def is_well(self) -> bool:
@@ -188,6 +207,7 @@ async def check(
         document=[_document(one) for one in found],
         is_well=all(one.is_well for one in found),
         hangs=bool(hanging),
+        outcomes=[_outcome(one) for one in found],
     )
 
 
@@ -209,7 +229,7 @@ async def _look(store: Store, found: Checked) -> None:
     """Try what can be tried without writing, and without knowing an object."""
     if isinstance(store, Measures):
         with _step(found, "measure") as step:
-            free = await store.free()
+            free = found.free = await store.free()
             step.told = "" if free is None else f"{free / 2**30:.1f} GiB free"
 
 
@@ -242,6 +262,9 @@ async def _use(store: Store, found: Checked) -> None:
             with _step(found, "remove the probe object"):
                 await store.discard(attempt, published=True)
                 found.probe = None
+    if isinstance(store, Measures):
+        with suppress(StoreError):  # who may write need not be told how much room there is
+            found.free = await store.free()
 
 
 @contextmanager
@@ -284,6 +307,19 @@ async def _read(store: Store, location: str, part: ByteRange, expected: bytes) -
         size = reading.size
     if found != expected or size != _PROBE_SIZE:
         raise _WrongBytes("Other bytes were read than were written.")
+
+
+def _outcome(found: Checked) -> Outcome:
+    tried = [step.name for step in found.steps]
+    failed = next((step for step in found.steps if step.error is not None), None)
+    if failed is None and not tried:
+        failed = Step("open")
+    if failed is None:
+        told = f"It did all that was tried: {', '.join(tried)}."
+        return Outcome(found.store, told, error=None, advice="", free=found.free)
+    left = "" if found.probe is None else f" {_left(found.probe)}"
+    error = f"{failed.name}: {failed.error}"
+    return Outcome(found.store, "", error=error, advice=failed.advice + left, free=found.free)
 
 
 def _advice(error: Exception) -> str:

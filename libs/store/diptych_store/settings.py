@@ -398,6 +398,8 @@ def _reason(section: str, option: str, *, is_multiple: bool) -> str | None:
     for kind, prefix in _ELSEWHERE.items():
         if option.startswith(prefix):
             return f"there are no stores of type {kind} here"
+    if option == "rootwrap_config":
+        return "no program is run with the rights of another user"
     if option in ("stores", "default_store"):
         return "enabled_backends and default_backend say it"
     if option == "default_backend":

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,13 +15,18 @@ T = TypeVar("T")
 class Threads:
     """At most `count` threads, started when needed; `close` lets them end.
 
+    `niceness` is how much sooner the kernel runs others than them, as `nice(1)` has it.
+
     `concurrent.futures.ThreadPoolExecutor` is not used because the interpreter joins its threads
     at exit: one call that hangs in a dead mount would keep the process from ending. These are
     daemons.
     """
 
-    def __init__(self, name: str, *, count: int, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, name: str, *, count: int, timeout_s: float | None = None, niceness: int = 0
+    ) -> None:
         self._name = name
+        self._niceness = niceness
         self._count = count
         self._timeout_s = timeout_s
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -49,7 +55,7 @@ class Threads:
             self._started += 1
             threading.Thread(
                 target=_work,
-                args=(self._calls, self._idle),
+                args=(self._calls, self._idle, self._niceness),
                 name=f"{self._name}-{self._started}",
                 daemon=True,
             ).start()
@@ -99,7 +105,13 @@ class Threads:
             self._calls.put(None)
 
 
-def _work(calls: SimpleQueue[Callable[[], None] | None], idle: threading.Semaphore) -> None:
+def _work(
+    calls: SimpleQueue[Callable[[], None] | None], idle: threading.Semaphore, niceness: int
+) -> None:
+    if niceness:
+        # Of this thread alone: that is what Linux takes a process for here.
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, own + niceness)
     while (call := calls.get()) is not None:
         call()
         # An idle thread must not keep a block of somebody's upload alive.

@@ -166,10 +166,20 @@ class FilesystemStore:
         """See Store.open. The first block is read on entry, each other one ahead of its use."""
         directory, key = self._split(location)
         file = OpenFile(directory.file(key), range, self._options.filesystem_store_chunk_size)
+
+        async def pass_to(socket: int, count: int) -> int | None:
+            first.clear()  # it was read to see that it can be
+            # The thread's own, open until it has ended: who asked may be gone by then, and the
+            # number be that of somebody else's connection.
+            own = os.dup(socket)
+            future = self._threads.submit(self._translated, "read", file.pass_to, own, count)
+            future.add_done_callback(lambda _: os.close(own))
+            return await self._result(self._threads, future)
+
         try:
-            first = await self._run("open", self._open, file, directory, key)
+            first = [await self._run("open", self._open, file, directory, key)]
             async with aclosing(self._blocks(file, first)) as blocks:
-                yield Reading(size=file.size, length=file.length, blocks=blocks)
+                yield Reading(file.size, file.length, blocks, pass_to)
         finally:
             await self._threads.settle(self._threads.submit(file.close))
 
@@ -279,10 +289,10 @@ class FilesystemStore:
                 reached = await self._copy(place.copy, file, reached)
         await self._copy(place.finish_copy, file)
 
-    async def _blocks(self, file: OpenFile, first: bytes) -> AsyncGenerator[bytes, None]:
+    async def _blocks(self, file: OpenFile, first: list[bytes]) -> AsyncGenerator[bytes, None]:
         # A block is a `bytes` of its own, never a buffer that is used again: a server may keep
         # what it was given to send for longer than until it asks for more.
-        block = first
+        block = first.pop()
         while block:
             ahead = self._threads.submit(self._translated, "read", file.read)
             yield block

@@ -6,9 +6,11 @@ feet.
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
+import select
 import stat
 import threading
 from collections.abc import Iterator
@@ -25,6 +27,16 @@ _HOLE = 64 * 1024
 _ZEROS = bytes(_HOLE)
 # Bytes that are copied in one step: a cancelled copy waits for the end of a step.
 _STEP = 16 * 1024 * 1024
+
+# Milliseconds that a thread waits for a socket to take more. One with a fast client does at once,
+# and coming back for it would cost more than what is sent; the others must not keep a thread.
+_SOON_MS = 2
+
+# Bytes after which the kernel is asked to begin to write them to the disk: else it begins when all
+# have to be durable, and whoever sent them waits for that.
+_BEHIND = 16 * 1024 * 1024
+_SYNC_FILE_RANGE_WRITE = 2  # <linux/fs.h>
+_libc = ctypes.CDLL(None)
 
 _FICLONE = 0x40049409  # <linux/fs.h>
 # What `copy_file_range` answers between file systems that cannot do it between them.
@@ -75,6 +87,7 @@ class Place:
         self._token = token
         self._mode = mode
         self._sparse = sparse
+        self._on_its_way = 0
         self._descriptor = -1
         self._made = False
         self._abandoned = False
@@ -109,6 +122,9 @@ class Place:
                 else:
                     _write_all(self._descriptor, part)
             self.size += len(view)
+            if self.size - self._on_its_way >= _BEHIND:
+                _begin_to_write_back(self._descriptor, self._on_its_way, self.size)
+                self._on_its_way = self.size
 
     def share(self, source: Source, final: str) -> bool:
         """Make the file a second name of the source's; False, and nothing made, if that cannot be.
@@ -227,6 +243,7 @@ class OpenFile:
         self._block_size = block_size
         self._next = 0
         self._end = 0
+        self._passed = 0
         self._descriptor = -1
         self._closed = False
         self._lock = threading.Lock()
@@ -254,6 +271,28 @@ class OpenFile:
         with self._lock:
             return self._read()
 
+    def pass_to(self, socket: int, count: int) -> int | None:
+        """See Reading.pass_to; begins with the range, whatever was read of it."""
+        with self._lock:
+            if self._descriptor < 0:
+                return None
+            begun = self._passed
+            wanted = min(begun + count, self.length)
+            while self._passed < wanted:
+                start = self._range.start + self._passed
+                try:
+                    passed = os.sendfile(socket, self._descriptor, start, wanted - self._passed)
+                except BlockingIOError:
+                    if not _takes_more_soon(socket):
+                        break
+                except ConnectionError:
+                    return None
+                else:
+                    if not passed:
+                        raise _shorter()
+                    self._passed += passed
+            return self._passed - begun
+
     def close(self) -> None:
         """Close the file if it is open; it is not opened after this."""
         with self._lock:
@@ -269,7 +308,7 @@ class OpenFile:
             return b""
         block = os.pread(self._descriptor, wanted, self._next)
         if not block:
-            raise OSError(errno.EIO, "the object is shorter than it was when it was opened")
+            raise _shorter()
         self._next += len(block)
         return block
 
@@ -304,9 +343,29 @@ def _begun_before() -> AlreadyThere:
     return AlreadyThere("The attempt was begun before.")
 
 
+def _takes_more_soon(socket: int) -> bool:
+    ready = select.poll()
+    ready.register(socket, select.POLLOUT)
+    return bool(ready.poll(_SOON_MS))
+
+
+def _shorter() -> OSError:
+    return OSError(errno.EIO, "the object is shorter than it was when it was opened")
+
+
 def _write_all(descriptor: int, view: memoryview) -> None:
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _begin_to_write_back(descriptor: int, start: int, end: int) -> None:
+    """Waits for nothing and tells of no error: making the bytes durable does, later."""
+    _libc.sync_file_range(
+        descriptor,
+        ctypes.c_int64(start),
+        ctypes.c_int64(end - start),
+        ctypes.c_uint(_SYNC_FILE_RANGE_WRITE),
+    )
 
 
 def _parts(view: memoryview, length: int) -> Iterator[memoryview]:
