@@ -6,10 +6,11 @@ Blobs are zeros. What the last blob of a worker came to is asked at /last.
 import asyncio
 import logging
 import os
+import random
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from tempfile import TemporaryFile
 
 from diptych_common.application import Application, assemble
 from diptych_common.errors import ApiError, Conflict
@@ -25,9 +26,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope
 
 BLOCK = 1 << 20
+START = random.Random(1).randbytes(3 * BLOCK)
 
 router = APIRouter()
-metrics = Metrics()
 last: dict[str, object] = {}
 
 
@@ -64,7 +65,7 @@ async def blob(
             sent += len(block)
 
     stack = AsyncExitStack()
-    stack.enter_context(metrics.transferring("out"))
+    stack.enter_context(request.state.metrics.transferring("out"))
     await stack.enter_async_context(opened())
     return BlobResponse(
         blocks(),
@@ -73,6 +74,37 @@ async def blob(
         status=206 if part else 200,
         headers={"content-range": part.content_range(size)} if part else None,
     )
+
+
+@router.get("/file/{size}")
+async def file(request: Request, size: int, fail_at: int | None = None) -> Response:
+    """A file that begins with START, zeros after it; the kernel passes it to the connection."""
+    stack = AsyncExitStack()
+    stack.enter_context(request.state.metrics.transferring("out"))
+    await stack.enter_async_context(opened())
+    there = stack.enter_context(TemporaryFile())  # noqa: SIM115 - it is closed with the answer
+    there.write(START)
+    there.truncate(size)
+    reached = 0
+
+    async def pass_to(socket: int, count: int) -> int | None:
+        nonlocal reached
+        if fail_at is not None and reached >= fail_at:
+            raise BackendDown("the disk is gone")
+        try:
+            passed = os.sendfile(socket, there.fileno(), reached, min(count, BLOCK))
+        except BlockingIOError:
+            return 0
+        except ConnectionError:
+            return None
+        reached += passed
+        return passed
+
+    async def no_blocks() -> AsyncIterator[bytes]:
+        raise BackendDown("a block was asked for")
+        yield b""
+
+    return BlobResponse(no_blocks(), length=size, close=stack.aclose, pass_to=pass_to)
 
 
 @router.get("/stuck")
@@ -99,6 +131,12 @@ async def sleep(seconds: float) -> Response:
     return json_response({"pid": os.getpid()})
 
 
+@router.post("/change")
+async def change(request: Request) -> Response:
+    """What no proxy sends again by itself."""
+    return json_response({"taken": len(await request.body())})
+
+
 @router.put("/upload")
 async def upload(request: Request) -> Response:
     taken = 0
@@ -122,17 +160,19 @@ def render_error(scope: Scope, error: ApiError) -> Response:
     return PlainTextResponse(text, status_code=error.status, headers=dict(error.headers))
 
 
-@asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, object]]:
-    try:
-        yield {"opened": True}
-    finally:
-        logging.getLogger("served").info("lifespan closed")
-
-
 def make() -> Application:
     if os.environ.get("SERVED_APP_FAILS"):
         raise RuntimeError("no such setting")
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, object]]:
+        await asyncio.sleep(float(os.environ.get("SERVED_APP_STARTS_IN", "0")))
+        try:
+            yield {"metrics": metrics}
+        finally:
+            logging.getLogger("served").info("lifespan closed")
+
     return assemble(
         title="served",
         version="1",
@@ -148,10 +188,26 @@ def make() -> Application:
     )
 
 
+def end_fork(number: int) -> None:
+    """End the fork of this number at its birth."""
+    made = 0
+
+    def count() -> None:
+        nonlocal made
+        made += 1
+
+    def end() -> None:
+        if made == number:
+            os._exit(3)
+
+    os.register_at_fork(before=count, after_in_child=end)
+
+
 def main() -> None:
     host, port, metrics_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    configure_logs = partial(logging.basicConfig, level=logging.INFO)
-    configure_logs()
+    logging.basicConfig(level=logging.INFO)
+    if number := os.environ.get("SERVED_APP_ENDS_FORK"):
+        end_fork(int(number))
     try:
         serve(
             make,
@@ -160,7 +216,7 @@ def main() -> None:
             processes=int(os.environ.get("SERVED_APP_PROCESSES", "2")),
             metrics=(host, metrics_port),
             graceful_timeout=int(os.environ.get("SERVED_APP_GRACE", "10")),
-            setup=configure_logs,
+            drain_delay=float(os.environ.get("SERVED_APP_DRAIN", "0")),
         )
     except ServerError as error:
         sys.exit(str(error))

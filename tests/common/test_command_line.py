@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 from diptych_common import jobs
+from diptych_common.application import Application
 from diptych_common.command_line import BackgroundJobs, Service, commands
 from diptych_common.sealing import Sealed
 from diptych_common.settings import Loaded, ServiceDefault, ServiceSettings, load, option
 from sqlalchemy.ext.asyncio import AsyncConnection
-from starlette.types import ASGIApp
 from typer.testing import CliRunner, Result
 
 from tests.common import job_tables
@@ -181,7 +181,7 @@ class Line:
         return json.loads(self("jobs", "list", "--json", *options).stdout)
 
 
-def _refuse(loaded: Loaded[Settings]) -> ASGIApp:
+def _refuse(loaded: Loaded[Settings]) -> Application:
     raise LookupError(f"with_worker is {loaded.settings.jobs.with_worker}")
 
 

@@ -7,8 +7,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 from diptych_common import migrations
-from diptych_common.migrations import MigrationRefused
+from diptych_common.database import MigrationRefused
 
 from tests import databases
 
@@ -43,13 +44,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def write(package: str) -> Write:
-    """Write a revision: its name begins with its branch."""
+    """Write a revision: its name ends with its branch."""
     versions = Path(import_module(package).__path__[0]) / "versions"
 
     def revision(
         name: str, sql: str, *, after: str | None = None, needs: str | None = None
     ) -> None:
-        labels = None if after else (name.partition("_")[0],)
+        labels = None if after else (name.partition("_")[2],)
         body = f"op.execute({sql!r})"
         if "CONCURRENTLY" in sql:
             body = f"with op.get_context().autocommit_block(): {body}"
@@ -63,14 +64,14 @@ def write(package: str) -> Write:
 @pytest.fixture
 def history(write: Write) -> None:
     """Two pairs, as two releases would bring them."""
-    write("expand_1", "CREATE TABLE things (old int, new int)")
-    write("contract_1", "ALTER TABLE things DROP COLUMN old", needs="expand_1")
-    write("expand_2", "ALTER TABLE things ADD COLUMN newer int", after="expand_1")
+    write("0001_expand", "CREATE TABLE things (old int, new int)")
+    write("0001_contract", "ALTER TABLE things DROP COLUMN old", needs="0001_expand")
+    write("0002_expand", "ALTER TABLE things ADD COLUMN newer int", after="0001_expand")
     write(
-        "contract_2",
+        "0002_contract",
         "ALTER TABLE things DROP COLUMN new",
-        after="contract_1",
-        needs="expand_2",
+        after="0001_contract",
+        needs="0002_expand",
     )
 
 
@@ -86,11 +87,11 @@ async def columns(url: str) -> set[str]:
 async def test_everything_is_applied_once(empty_database: str, package: str) -> None:
     assert await migrations.current(empty_database, package) == ()
     applied = await migrations.upgrade(empty_database, package)
-    assert set(applied) == {"expand_1", "expand_2", "contract_1", "contract_2"}
-    assert applied.index("expand_2") < applied.index("contract_2")
+    assert set(applied) == {"0001_expand", "0002_expand", "0001_contract", "0002_contract"}
+    assert applied.index("0002_expand") < applied.index("0002_contract")
     assert await columns(empty_database) == {"newer"}
     assert await migrations.upgrade(empty_database, package) == ()
-    assert await migrations.current(empty_database, package) == ("contract_2", "expand_2")
+    assert await migrations.current(empty_database, package) == ("0002_contract", "0002_expand")
 
 
 @pytest.mark.usefixtures("history")
@@ -98,13 +99,16 @@ async def test_the_phases_run_apart_and_check_tells_which_is_next(
     empty_database: str, package: str
 ) -> None:
     assert await migrations.check(empty_database, package) == 3
-    assert await migrations.upgrade(empty_database, package, "expand") == ("expand_1", "expand_2")
+    assert await migrations.upgrade(empty_database, package, "expand") == (
+        "0001_expand",
+        "0002_expand",
+    )
     assert await columns(empty_database) == {"old", "new", "newer"}
     assert await migrations.check(empty_database, package) == 5
     assert await migrations.upgrade(empty_database, package, "expand") == ()
     assert await migrations.upgrade(empty_database, package, "contract") == (
-        "contract_1",
-        "contract_2",
+        "0001_contract",
+        "0002_contract",
     )
     assert await columns(empty_database) == {"newer"}
     assert await migrations.check(empty_database, package) == 0
@@ -120,8 +124,8 @@ async def test_contract_is_refused_before_expand(empty_database: str, package: s
 async def test_a_package_may_have_no_contract_revisions(
     empty_database: str, package: str, write: Write
 ) -> None:
-    write("expand_1", "CREATE TABLE things (a int)")
-    assert await migrations.upgrade(empty_database, package) == ("expand_1",)
+    write("0001_expand", "CREATE TABLE things (a int)")
+    assert await migrations.upgrade(empty_database, package) == ("0001_expand",)
     assert await migrations.upgrade(empty_database, package, "contract") == ()
     assert await migrations.check(empty_database, package) == 0
 
@@ -129,26 +133,62 @@ async def test_a_package_may_have_no_contract_revisions(
 async def test_starters_at_the_same_time_migrate_once(
     empty_database: str, package: str, write: Write
 ) -> None:
-    write("expand_1", "CREATE TABLE things (a int)")
+    write("0001_expand", "CREATE TABLE things (a int)")
     # Waits for every other transaction that has a snapshot: those who wait must have none.
-    write("expand_2", "CREATE INDEX CONCURRENTLY ON things (a)", after="expand_1")
+    write("0002_expand", "CREATE INDEX CONCURRENTLY ON things (a)", after="0001_expand")
     outcomes = await asyncio.wait_for(
         asyncio.gather(*(migrations.upgrade(empty_database, package) for _ in range(4))), 60
     )
-    assert sorted(outcomes) == [(), (), (), ("expand_1", "expand_2")]
+    assert sorted(outcomes) == [(), (), (), ("0001_expand", "0002_expand")]
 
 
 async def test_what_was_applied_before_a_failure_stays_and_the_rest_can_follow(
     empty_database: str, package: str, write: Write
 ) -> None:
-    write("expand_1", "CREATE TABLE things (a int)")
-    write("expand_2", "ALTER TABLE things ADD COLUMN b nonsense", after="expand_1")
+    write("0001_expand", "CREATE TABLE things (a int)")
+    write("0002_expand", "ALTER TABLE things ADD COLUMN b nonsense", after="0001_expand")
     with pytest.raises(Exception, match="nonsense"):
         await migrations.upgrade(empty_database, package)
-    assert await migrations.current(empty_database, package) == ("expand_1",)
+    assert await migrations.current(empty_database, package) == ("0001_expand",)
     assert await columns(empty_database) == {"a"}
-    write("expand_2", "ALTER TABLE things ADD COLUMN b int", after="expand_1")
-    assert await migrations.upgrade(empty_database, package) == ("expand_2",)
+    write("0002_expand", "ALTER TABLE things ADD COLUMN b int", after="0001_expand")
+    assert await migrations.upgrade(empty_database, package) == ("0002_expand",)
+
+
+@pytest.mark.parametrize("has_contracted", [True, False])
+@pytest.mark.usefixtures("history")
+async def test_what_a_newer_release_has_expanded_is_left_alone_and_serves(
+    empty_database: str, package: str, write: Write, has_contracted: bool
+) -> None:
+    await migrations.upgrade(empty_database, package, "all" if has_contracted else "expand")
+    write("0003_expand", "ALTER TABLE things ADD COLUMN newest int", after="0002_expand")
+    write("0003_contract", "SELECT 1", after="0002_contract", needs="0003_expand")
+    assert await migrations.upgrade(empty_database, package, "expand") == ("0003_expand",)
+    versions = Path(import_module(package).__path__[0]) / "versions"
+    newest = {one: one.read_text() for one in versions.glob("0003_*.py")}
+    for one in newest:
+        one.unlink()
+    assert await migrations.check(empty_database, package) == 6
+    for phase in ("all", "expand", "contract"):
+        with pytest.raises(MigrationRefused, match="newer release"):
+            await migrations.upgrade(empty_database, package, phase)
+    for one, source in newest.items():
+        one.write_text(source)
+    await migrations.upgrade(empty_database, package)
+    for one in newest:
+        one.unlink()
+    with pytest.raises(MigrationRefused, match="newer release"):
+        await migrations.check(empty_database, package)
+
+
+@pytest.mark.parametrize("service", ["diptych_images", "diptych_artifacts"])
+def test_revisions_are_named_for_their_branches(service: str) -> None:
+    versions = Path(import_module(f"{service}.migrations").__path__[0]) / "versions"
+    script = ScriptDirectory(str(versions.parent), version_locations=[str(versions)])
+    names = [one.revision for one in script.walk_revisions()]
+    assert names
+    for name in names:
+        assert migrations.branch_of(name) in script.get_revision(name).branch_labels
 
 
 @pytest.mark.usefixtures("history")

@@ -118,3 +118,12 @@ def test_a_target_is_typed_as_pairs() -> None:
     assert policy_report.parse_target(["a=1", "b=x=y", "c="]) == {"a": "1", "b": "x=y", "c": ""}
     with pytest.raises(ValueError, match="'nonsense' is not attribute=value"):
         policy_report.parse_target(["nonsense"])
+
+
+def test_where_a_rule_is_from_is_told(tmp_path: Path) -> None:
+    policy = policy_with(tmp_path, "context_is_admin: role:boss\nget_image: rule:context_is_admin")
+    lines = policy_report.explain(policy, "get_image", MEMBER, {}).lines()
+    (file,) = {policy.compiled.origins[name] for name in ("context_is_admin", "get_image")}
+    assert file.parent == tmp_path
+    assert lines[0] == f"* denies: rule:get_image  (policy file {file})"
+    assert lines[1] == f"*   denies: rule:context_is_admin  (policy file {file})"

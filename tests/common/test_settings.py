@@ -263,7 +263,9 @@ def test_former_names_are_read_and_told(tmp_path: Path) -> None:
     loaded = load(file)
     assert loaded.settings.server.url == "old"
     assert loaded.unknown == ()
-    assert loaded.remarks == (f"{file}:2: [DEFAULT] server_url is now [server] url",)
+    assert settings_report.check(loaded) == [
+        f"{file}:2: [DEFAULT] server_url is renamed: it is [server] url"
+    ]
 
 
 def test_the_current_name_wins_over_a_former_one(tmp_path: Path) -> None:
@@ -327,8 +329,8 @@ def test_what_another_part_leaves_is_listed_with_its_place(tmp_path: Path) -> No
     file = write(tmp_path, "[DEFAULT]\nbackends = fast\n[fast]\na = 1\nb = 1\n")
     loaded = load(file).with_leftovers([("fast", "a", None), ("fast", "b", "it is gone")])
     assert settings_report.check(loaded) == [
-        f"{file}:4: [fast] a is unknown and ignored",
-        f"{file}:5: [fast] b has no effect: it is gone",
+        f"{file}:4: [fast] a is unknown: nobody reads it",
+        f"{file}:5: [fast] b is obsolete: it is gone",
     ]
 
 
@@ -453,8 +455,8 @@ def test_the_sample_uncommented_is_the_defaults(tmp_path: Path) -> None:
 def test_check_lists_what_is_not_read_as_meant(tmp_path: Path) -> None:
     file = write(tmp_path, "[DEFAULT]\nnmae = x\nold = y\nname = $x\n")
     unknown, unused, remark = settings_report.check(load(file))
-    assert unknown == f"{file}:2: [DEFAULT] nmae is unknown and ignored"
-    assert unused == f"{file}:3: [DEFAULT] old has no effect: it is gone"
+    assert unknown == f"{file}:2: [DEFAULT] nmae is unknown: nobody reads it"
+    assert unused == f"{file}:3: [DEFAULT] old is obsolete: it is gone"
     assert remark.startswith(f"{file}:4: [DEFAULT] name has a $")
     assert settings_report.check(load(write(tmp_path, "[DEFAULT]\nname = x\n"))) == []
 

@@ -27,7 +27,7 @@ from diptych_common.errors import ServiceUnavailable
 from diptych_common.jobs import End, GiveUp, Job, JobLost, TryAgain
 from diptych_common.sealing import Sealed, new_key
 from diptych_common.settings import Database as DatabaseSettings
-from diptych_common.worker import Handler, JobContext, Kind, Outcome, Worker
+from diptych_common.worker import Handler, JobContext, Kind, Outcome, Worker, running
 from sqlalchemy import text
 
 from tests import databases
@@ -117,6 +117,28 @@ async def test_a_job_is_run_as_soon_as_its_transaction_commits(db: Database) -> 
         await until(lambda: all_succeeded(db))
         assert time.monotonic() - began < 10
     assert await noted(db) == ["k 1 1"]
+
+
+# The driver's own error, for it comes with the COMMIT.
+REFUSE_COMMITS = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE 'not now';
+    END $$;
+    CREATE CONSTRAINT TRIGGER refusing AFTER UPDATE ON jobs DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+
+
+async def test_a_worker_outlives_commits_that_are_refused(
+    db: Database, empty_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with databases.connection(empty_database) as server:
+        await server.execute(REFUSE_COMMITS)
+        async with working(db, {"k": noting}, poll=0.05):
+            await enqueue(db)
+            await until(lambda: "No jobs are taken for now: not now" in caplog.text)
+            await server.execute("DROP TRIGGER refusing ON jobs")
+            await until(lambda: all_succeeded(db))
 
 
 async def test_a_job_for_later_is_run_when_it_is_due(db: Database) -> None:
@@ -245,6 +267,26 @@ async def test_a_stopped_worker_hands_its_jobs_back_at_once(db: Database) -> Non
     async with working(db, {"k": noting}):
         await until(lambda: all_succeeded(db))
     assert await noted(db) == ["k None 1"]
+
+
+async def test_a_process_that_is_going_to_stop_hands_its_jobs_back_before_it_does(
+    db: Database,
+) -> None:
+    started, stop = asyncio.Event(), asyncio.Event()
+
+    async def forever(job: Job, context: JobContext) -> None:
+        started.set()
+        await asyncio.sleep(3600)
+
+    async def is_handed_back() -> bool:
+        return await states(db) == ["waiting"]
+
+    await enqueue(db)
+    async with running(Worker(db, jobs, {"k": Kind(forever)}), stop=stop):
+        await started.wait()
+        stop.set()
+        # Its requests go on meanwhile.
+        await until(is_handed_back)
 
 
 async def test_a_job_that_does_not_leave_is_not_given_to_another(db: Database) -> None:

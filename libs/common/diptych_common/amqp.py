@@ -19,7 +19,7 @@ import orjson
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, ChannelPreconditionFailed
 
-from diptych_common.events import Event, Priority
+from diptych_common.events import Event, Priority, Refused, Unsent
 from diptych_common.settings import MessagingRabbit
 
 _CLOSE_TIMEOUT_S: Final = 5.0
@@ -27,14 +27,6 @@ _PORT: Final = 5672
 _TLS_PORT: Final = 5671
 _TRUE: Final = ("1", "true", "yes", "on")
 _TROUBLE: Final = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
-
-
-class Unsent(Exception):
-    """Events were not taken by a broker, or nobody knows whether they were; no secret is in it."""
-
-
-class Refused(Unsent):
-    """The event is of a kind that no broker takes, such as one that is too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,24 +240,11 @@ class Broker:
         if self._connection is None or self._connection.is_closed:
             # A server that was started anew may have forgotten what was declared.
             self._declared.clear()
-            self._connection = await self._connect(server)
+            self._connection = await _connect(server, self._transport, self._rabbit)
         opened = self._connection.channel(publisher_confirms=True, on_return_raises=True)
         await opened.initialize()
         self._channel = opened
         return opened
-
-    async def _connect(self, server: Server) -> AbstractConnection:
-        tls = self._rabbit.ssl if self._transport.tls is None else self._transport.tls
-        return await aio_pika.connect(
-            host=server.host,
-            port=server.port or (_TLS_PORT if tls else _PORT),
-            login=server.user,
-            password=server.password,
-            virtualhost=self._transport.virtual_host,
-            ssl=tls,
-            ssl_context=_tls_context(self._rabbit) if tls else None,
-            heartbeat=self._rabbit.heartbeat_timeout_threshold,
-        )
 
     async def _close(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None
@@ -275,6 +254,31 @@ class Broker:
             with suppress(*_TROUBLE):
                 async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                     await connection.close()
+
+
+async def greet(server: Server, transport: Transport, rabbit: MessagingRabbit) -> None:
+    """Connect to a server and leave again; raises Unsent when it does not let us in."""
+    try:
+        connection = await _connect(server, transport, rabbit)
+        await connection.close()
+    except _TROUBLE as error:
+        raise Unsent(f"{server.host} does not let us in: {type(error).__name__}.") from None
+
+
+async def _connect(
+    server: Server, transport: Transport, rabbit: MessagingRabbit
+) -> AbstractConnection:
+    tls = rabbit.ssl if transport.tls is None else transport.tls
+    return await aio_pika.connect(
+        host=server.host,
+        port=server.port or (_TLS_PORT if tls else _PORT),
+        login=server.user,
+        password=server.password,
+        virtualhost=transport.virtual_host,
+        ssl=tls,
+        ssl_context=_tls_context(rabbit) if tls else None,
+        heartbeat=rabbit.heartbeat_timeout_threshold,
+    )
 
 
 def _queue(topic: str, priority: Priority) -> str:

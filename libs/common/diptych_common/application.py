@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 
@@ -23,12 +23,13 @@ from diptych_common.errors import (
     NotFound,
     NotImplementedMethod,
 )
+from diptych_common.middleware import STOPPING
 from diptych_common.responses import RenderError
+from diptych_common.routing import Routes
 
 State = Mapping[str, Any]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
 Translate = Callable[[Any], ApiError]
-Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +47,28 @@ class Application:
         self.api = api
         self._asgi = asgi
         self._in_flight = in_flight
+        self._stopping = stopping(api)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through one lifespan."""
         if scope["type"] != "http":
             await self._asgi(scope, receive, send)
             return
+        scope.setdefault("state", {})[STOPPING] = self._stopping
         with self._in_flight:
             await self._asgi(scope, receive, send)
+
+    def stop(self) -> None:
+        """Say that the process is going to stop: probes fail, and jobs are handed back.
+
+        Requests are answered as before; the server ends when it will.
+        """
+        self._stopping.set()
+
+
+def stopping(api: FastAPI) -> asyncio.Event:
+    """What is set when the process is going to stop, for the lifespan to wait for."""
+    return cast(asyncio.Event, api.state.stopping)
 
 
 def assemble(
@@ -89,22 +104,32 @@ def assemble(
         redirect_slashes=False,
         openapi_url=None,
     )
+    api.state.stopping = asyncio.Event()
     # Not `include_router`: it would leave a router within the router, and every request would be
     # matched twice.
     for router in routers:
         api.router.routes.extend(router.routes)
-    handlers: dict[type[Exception], Translate] = {
-        Exception: _unexpected,
+    translations: dict[type[Exception], Translate] = {
         ApiError: _as_it_is,
         ClientDisconnect: _gone,
         RequestValidationError: _invalid,
         **(errors or {}),
     }
-    for kind, translate in handlers.items():
-        api.add_exception_handler(kind, _handler(translate, render_error))
-    api.add_exception_handler(HTTPException, _http_handler(api, render_error))
 
-    asgi: ASGIApp = api
+    def respond(request: Request, error: Exception) -> tuple[Response, bool]:
+        if isinstance(error, HTTPException):
+            return render_error(request.scope, _from_http(api, request.scope, error)), True
+        kinds = type(error).__mro__
+        translate = next((translations[kind] for kind in kinds if kind in translations), None)
+        return render_error(request.scope, (translate or _unexpected)(error)), translate is not None
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return respond(request, error)[0]
+
+    for kind in (Exception, HTTPException, *translations):
+        api.add_exception_handler(kind, handle)
+
+    asgi: ASGIApp = Routes(api, respond)
     for layer, args, kwargs in reversed(middleware):
         asgi = layer(asgi, *args, **kwargs)
     return Application(api, asgi, in_flight)
@@ -134,23 +159,6 @@ class _InFlight:
                 await self._idle.wait()
         except TimeoutError:
             log.warning("%d requests did not end; closing without them", self._count)
-
-
-def _handler(translate: Translate, render_error: RenderError) -> Handler:
-    # A coroutine, for Starlette sends plain functions through a thread.
-    async def handle(request: Request, error: Exception) -> Response:
-        return render_error(request.scope, translate(error))
-
-    return handle
-
-
-def _http_handler(api: FastAPI, render_error: RenderError) -> Handler:
-    async def handle(request: Request, error: Exception) -> Response:
-        return render_error(
-            request.scope, _from_http(api, request.scope, cast(HTTPException, error))
-        )
-
-    return handle
 
 
 def _as_it_is(error: ApiError) -> ApiError:

@@ -1,4 +1,4 @@
-"""The commands that services have: `api`, `db …`, `config …`, `policy …`, `stores …`, `jobs …`.
+"""The commands that services have: `api`, `doctor`, `db …`, `config …`, `policy …`, and so on.
 
 Each service's `cli.py` makes them with its own settings, application, migrations and rules, and
 adds what only it has. Exit codes: 0 all is well, 1 it is not, 2 the call or the settings are
@@ -10,33 +10,40 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 import orjson
 import typer
 from sqlalchemy import Table
-from sqlalchemy.exc import IntegrityError, ProgrammingError
-from starlette.types import ASGIApp
+from sqlalchemy.exc import IntegrityError
 
 from diptych_common import (
     jobs,
     jobs_report,
     logs,
-    migrations,
     policy_report,
+    purge,
     sealing,
     server,
     settings_report,
 )
-from diptych_common.database import Connection, Database
+from diptych_common.application import Application
+from diptych_common.database import NO_SUCH_TABLE, Connection, Database, MigrationRefused
+from diptych_common.doctor import database as doctor_database
+from diptych_common.doctor import findings, front
+from diptych_common.doctor import identity as doctor_identity
+from diptych_common.doctor import stores as doctor_stores
+from diptych_common.doctor.findings import Examination, Notes
+from diptych_common.doctor.front import Front
 from diptych_common.errors import ApiError
 from diptych_common.identity import Identity
-from diptych_common.migrations import MigrationRefused
 from diptych_common.policy import PolicyError, Rule
+from diptych_common.purge import Kept
 from diptych_common.server import ServerError
 from diptych_common.service import load_policy
 from diptych_common.settings import Loaded, ServiceSettings, SettingsError
@@ -87,6 +94,10 @@ class Report(Protocol):
         ...
 
 
+class StoreReport(Report, doctor_stores.Outcomes, Protocol):
+    """What came of a check of stores, at length and in short."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoreReports(Generic[S]):
     """What the `stores` commands ask; all may raise the service's refusals.
@@ -97,8 +108,11 @@ class StoreReports(Generic[S]):
     """
 
     describe: Callable[[Loaded[S]], Report]
-    check: Callable[[Loaded[S], Sequence[str], float], Coroutine[Any, Any, Report]]
+    check: Callable[[Loaded[S], Sequence[str], float], Coroutine[Any, Any, StoreReport]]
     adopt: Callable[[Loaded[S], str], Coroutine[Any, Any, str]] | None = None
+
+
+R = TypeVar("R", bound=Report)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,30 +128,49 @@ class BackgroundJobs:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Patient(Generic[S]):
+    """What `doctor` has to know of a service beyond what other commands do.
+
+    `service_type` is its own in Keystone's catalog. `flavor` says where identities come from:
+    "keystone", "none" (everyone is an administrator), or others, which are not examined. `front`
+    says how to know such a service from outside, `others` examines what only this one needs.
+    """
+
+    service_type: str
+    flavor: Callable[[S], str]
+    front: Callable[[Loaded[S]], Front]
+    outbox: Table
+    others: Callable[[Loaded[S]], Mapping[str, Examination]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Service(Generic[S]):
     """What the commands need to know of a service.
 
     `load` reads the settings (keywords `config_files`, `config_dirs`); `create_app` makes the
-    application of one process and is pickled, so both are functions of a module. `migrations` is
+    application of one process. `migrations` is
     the package of the revisions, None for a service without tables. `refusals` are the exceptions
     by which `create_app` says that the settings cannot be used. `with_leftovers` adds the options
     without effect in the sections that other parts read (stores); `stores` is None for a service
     without stores, `jobs` for one without background jobs. `named` are sections that may come
-    several times. `admin_rule` is as in `Policy.load`.
+    several times. `admin_rule` is as in `Policy.load`. `kept` is what `db purge` removes beside
+    ended jobs. `patient` is None for a service without `doctor`.
     """
 
     name: str
     model: type[S]
     load: Callable[..., Loaded[S]]
-    create_app: Callable[[Loaded[S]], ASGIApp]
+    create_app: Callable[[Loaded[S]], Application]
     rules: Sequence[Rule]
     migrations: str | None
     refusals: tuple[type[Exception], ...] = ()
     with_leftovers: Callable[[Loaded[S]], Loaded[S]] = _as_it_is
     stores: StoreReports[S] | None = None
     jobs: BackgroundJobs | None = None
+    kept: Sequence[Kept] = ()
     named: settings_report.Named | None = None
     admin_rule: str | None = None
+    patient: Patient[S] | None = None
 
     def settings(self, files: list[Path] | None, folders: list[Path] | None) -> Loaded[S]:
         """Read the settings, or end with a message and exit code 2."""
@@ -158,17 +191,8 @@ class Service(Generic[S]):
 
     def configure_logs(self, loaded: Loaded[S]) -> None:
         """Send log lines where the settings say."""
-        self.logging(loaded)()
-
-    def logging(self, loaded: Loaded[S]) -> Callable[[], None]:
-        """What configures the logs of a process; a few kilobytes when it is pickled.
-
-        A worker is told more than a pipe holds only while it lives: the supervisor would wait for
-        ever for one that was killed at its birth.
-        """
         default = loaded.settings.default
-        return partial(
-            logs.configure,
+        logs.configure(
             service=self.name,
             use_json=default.use_json,
             debug=default.debug,
@@ -184,8 +208,6 @@ def commands(service: Service[S]) -> typer.Typer:
     def serve(loaded: Loaded[S]) -> None:
         default, metrics = loaded.settings.default, loaded.settings.metrics
         with service.explained():
-            # Made once here, so that what is wrong is told once, in words, before any worker.
-            service.create_app(loaded)
             service.configure_logs(loaded)
             for line in settings_report.check(service.with_leftovers(loaded)):
                 logs.operator.warning("%s", line)
@@ -197,7 +219,7 @@ def commands(service: Service[S]) -> typer.Typer:
                 metrics=(metrics.bind_host, metrics.bind_port) if metrics.enabled else None,
                 metrics_folder=metrics.directory,
                 graceful_timeout=default.graceful_timeout,
-                setup=service.logging(loaded),
+                drain_delay=default.drain_delay,
             )
 
     if service.jobs is None:
@@ -234,6 +256,8 @@ def commands(service: Service[S]) -> typer.Typer:
         app.add_typer(_policy(service), name="policy", help="Who may do what.")
     if service.stores is not None:
         app.add_typer(_stores(service, service.stores), name="stores", help="Where the bytes are.")
+    if service.patient is not None:
+        _doctor(app, service, service.patient)
     return app
 
 
@@ -248,25 +272,40 @@ def _db(service: Service[S], package: str) -> typer.Typer:
     def url(files: list[Path] | None, folders: list[Path] | None) -> str:
         return service.settings(files, folders).settings.database.connection
 
-    @app.command()
-    def upgrade(
-        phase: Annotated[str, typer.Option(help="all, expand or contract.")] = "all",
-        config_file: ConfigFiles = None,
-        config_dir: ConfigDirs = None,
+    def migrate(
+        files: list[Path] | None,
+        folders: list[Path] | None,
+        phase: Literal["all", "expand", "contract"],
     ) -> None:
-        """Bring the schema to this release; safe to run at the same time elsewhere."""
-        if phase not in ("all", "expand", "contract"):
-            raise typer.BadParameter("all, expand or contract")
+        from diptych_common import migrations
+
         with service.explained():
-            address = url(config_file, config_dir)
+            address = url(files, folders)
             applied = asyncio.run(migrations.upgrade(address, package, phase))
         for revision in applied:
             typer.echo(f"applied {revision}")
         typer.echo("The schema is up to date." if phase == "all" else f"{phase}: done.")
 
     @app.command()
+    def upgrade(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+        """Bring the schema to this release; safe to run at the same time elsewhere."""
+        migrate(config_file, config_dir, "all")
+
+    @app.command()
+    def expand(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+        """Add what this release needs; nodes of the release before go on meanwhile, and after."""
+        migrate(config_file, config_dir, "expand")
+
+    @app.command()
+    def contract(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+        """Remove what only older releases needed: when all nodes run this one."""
+        migrate(config_file, config_dir, "contract")
+
+    @app.command()
     def current(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
         """Print the revisions that the schema is at."""
+        from diptych_common import migrations
+
         with service.explained():
             found = asyncio.run(migrations.current(url(config_file, config_dir), package))
         for revision in found:
@@ -274,18 +313,77 @@ def _db(service: Service[S], package: str) -> typer.Typer:
 
     @app.command()
     def check(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
-        """Exit with 0 if nothing is to be done, 3 if expand is, 5 if contract is."""
+        """Exit with 0 if nothing is to be done, 3 if expand is, 5 if contract is.
+
+        With 6 if a newer release has expanded the schema: this one can go on with it.
+        """
+        from diptych_common import migrations
+
         with service.explained():
             needed = asyncio.run(migrations.check(url(config_file, config_dir), package))
         words = {
             migrations.UP_TO_DATE: "The schema is up to date.",
-            migrations.EXPAND_NEEDED: "Run: db upgrade --phase expand",
-            migrations.CONTRACT_NEEDED: "Run: db upgrade --phase contract",
+            migrations.EXPAND_NEEDED: "Run: db expand",
+            migrations.CONTRACT_NEEDED: "Run: db contract",
+            migrations.EXPANDED_FURTHER: "A newer release has expanded the schema.",
         }
         typer.echo(words[needed])
         raise typer.Exit(needed)
 
+    _purge(app, service)
     return app
+
+
+def _purge(app: typer.Typer, service: Service[S]) -> None:
+    kept = [
+        *service.kept,
+        *([] if service.jobs is None else [purge.ended_jobs(service.jobs.table)]),
+    ]
+
+    @app.command("purge")
+    def purge_(
+        age_in_days: Annotated[
+            int,
+            typer.Option(
+                "--age-in-days", "--age_in_days", min=0, max=36500, help="Only what is older."
+            ),
+        ] = 30,
+        max_rows: Annotated[
+            int,
+            typer.Option("--max-rows", "--max_rows", min=-1, help="Of each kind; -1: all of them."),
+        ] = -1,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Only tell how many there are.")
+        ] = False,
+        config_file: ConfigFiles = None,
+        config_dir: ConfigDirs = None,
+    ) -> None:
+        """Remove what is kept of things that are over; prints how many there were of each."""
+        loaded = service.settings(config_file, config_dir)
+        age = timedelta(days=age_in_days)
+
+        async def purged() -> dict[str, int]:
+            name = f"{service.name}-purge"
+            async with Database(loaded.settings.database, application_name=name) as db:
+                if dry_run:
+                    return await purge.count(db, kept, older_than=age)
+                at_most = None if max_rows < 0 else max_rows
+                return await purge.purge(db, kept, older_than=age, at_most=at_most)
+
+        with service.explained(), _needs_schema():
+            numbers = asyncio.run(purged())
+        for name, number in numbers.items():
+            typer.echo(f"{'To be removed' if dry_run else 'Removed'}: {number} {name}.")
+
+
+@contextmanager
+def _needs_schema() -> Generator[None]:
+    try:
+        yield
+    except NO_SUCH_TABLE as error:
+        raise MigrationRefused(
+            "The database does not have this release's tables; run: db upgrade"
+        ) from error
 
 
 def _config(service: Service[S]) -> typer.Typer:
@@ -300,22 +398,23 @@ def _config(service: Service[S]) -> typer.Typer:
     def check(
         config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json: AsJson = False
     ) -> None:
-        """List what the files set without effect; exit code 1 if any of it is unknown."""
+        """Tell what becomes of each option; exit code 1 if one is unknown or unsupported."""
         loaded = service.settings(config_file, config_dir)
         with service.explained():
             service.create_app(loaded)
             loaded = service.with_leftovers(loaded)
+        verdicts = settings_report.verdicts(loaded)
         if as_json:
             found = {
-                "unknown": [dataclasses.asdict(one) for one in loaded.unknown],
-                "unused": [dataclasses.asdict(one) for one in loaded.unused],
+                "options": [dataclasses.asdict(one) for one in verdicts],
                 "remarks": list(loaded.remarks),
             }
             typer.echo(orjson.dumps(found))
         else:
-            for line in settings_report.check(loaded):
+            for line in (*verdicts, *loaded.remarks):
                 typer.echo(line)
-        raise typer.Exit(1 if loaded.unknown else 0)
+        is_lost = any(one.outcome in ("unknown", "unsupported") for one in verdicts)
+        raise typer.Exit(1 if is_lost else 0)
 
     @app.command()
     def show(
@@ -421,6 +520,108 @@ def _stores(service: Service[S], reports: StoreReports[S]) -> typer.Typer:
     return app
 
 
+def _doctor(app: typer.Typer, service: Service[S], patient: Patient[S]) -> None:
+    @app.command()
+    def doctor(
+        url: Annotated[
+            str | None,
+            typer.Option(help="Where clients reach the service: examines the proxy there too."),
+        ] = None,
+        cafile: Annotated[
+            str | None,
+            typer.Option(
+                help="Authorities for the certificate there; else [keystone_authtoken] cafile."
+            ),
+        ] = None,
+        timeout: Annotated[
+            float, typer.Option(min=0.1, help="Seconds after which a question is given up.")
+        ] = 15.0,
+        config_file: ConfigFiles = None,
+        config_dir: ConfigDirs = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Examine all that the service stands on; exit code 1 if something keeps it from working.
+
+        Run it on a node, as the user that the service runs as.
+        """
+        loaded = service.settings(config_file, config_dir)
+        # Not to the service's log file, which may not be this user's to make.
+        logs.configure(service=service.name)
+        with service.explained():
+            service.create_app(loaded)
+            examinations = _examinations(service, patient, service.with_leftovers(loaded))
+            if url is not None:
+                authorities = cafile or loaded.settings.keystone_authtoken.cafile
+                examinations["proxy"] = front.examination(url, patient.front(loaded), authorities)
+        diagnosis = asyncio.run(
+            _undisturbed(findings.examined(examinations, seconds=timeout), as_json)
+        )
+        raise typer.Exit(0 if diagnosis.is_well else 1)
+
+
+def _examinations(
+    service: Service[S], patient: Patient[S], loaded: Loaded[S]
+) -> dict[str, Examination]:
+    """What is examined, in the order in which it is told. Raises PolicyError."""
+    settings = loaded.settings
+    examinations: dict[str, Examination] = {
+        "settings": _of_settings(service, loaded),
+        "database": doctor_database.examination(
+            settings.database,
+            name=f"{service.name}-doctor",
+            revisions=service.migrations,
+            jobs_table=None if service.jobs is None else service.jobs.table,
+            outbox=patient.outbox,
+        ),
+        "identity": _of_identity(patient, loaded),
+    }
+    if service.stores is not None:
+        check = service.stores.check
+        examinations["stores"] = doctor_stores.examination(
+            lambda seconds: check(loaded, (), seconds)
+        )
+    return {**examinations, **patient.others(loaded)}
+
+
+def _of_settings(service: Service[S], loaded: Loaded[S]) -> Examination:
+    policy = load_policy(service.rules, loaded, admin_rule=service.admin_rule)
+
+    async def examine(notes: Notes) -> None:
+        unknown = [f"[{one.section}] {one.option}" for one in loaded.unknown]
+        if unknown:
+            told = f"Unknown, and ignored: {', '.join(unknown)}."
+            notes.warn("settings", told, "Is it misspelt? See config check.")
+        else:
+            notes.ok("settings", "All options are known.")
+        remarks = policy_report.check(policy)
+        for remark in remarks:
+            notes.warn("policy", f"{remark}.", "See policy check.")
+        if not remarks:
+            notes.ok("policy", f"{len(policy.compiled.overrides)} rules are the operator's.")
+
+    return examine
+
+
+def _of_identity(patient: Patient[S], loaded: Loaded[S]) -> Examination:
+    flavor = patient.flavor(loaded.settings)
+    if flavor == "keystone":
+        return doctor_identity.examination(
+            loaded.settings.keystone_authtoken,
+            service_type=patient.service_type,
+            front=patient.front(loaded),
+        )
+
+    async def examine(notes: Notes) -> None:
+        told = f"They come by the flavor {flavor}"
+        if flavor == "none":
+            advice = "Set [paste_deploy] flavor to keystone."
+            notes.warn("identities", f"{told}: everyone is an administrator.", advice)
+        else:
+            notes.ok("identities", f"{told}, which is not examined.")
+
+    return examine
+
+
 def _adopt(
     app: typer.Typer,
     service: Service[S],
@@ -461,13 +662,8 @@ def _jobs(service: Service[S], background: BackgroundJobs) -> typer.Typer:
             ):
                 return await question(connection)
 
-        with service.explained():
-            try:
-                return asyncio.run(asked())
-            except ProgrammingError as error:
-                raise MigrationRefused(
-                    "The database does not have this release's table of jobs; run: db upgrade"
-                ) from error
+        with service.explained(), _needs_schema():
+            return asyncio.run(asked())
 
     def refuse(reason: str) -> NoReturn:
         typer.echo(f"{service.name}: {reason}", err=True)
@@ -588,7 +784,7 @@ def _say_nothing(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> 
     pass
 
 
-async def _undisturbed(call: Coroutine[Any, Any, Report], as_json: bool) -> Report:
+async def _undisturbed(call: Coroutine[Any, Any, R], as_json: bool) -> R:
     """Await a report and print it; a signal that ends the process lets the call clean up."""
     loop, task = asyncio.get_running_loop(), asyncio.create_task(call)
     received: list[int] = []

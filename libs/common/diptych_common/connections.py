@@ -4,12 +4,21 @@ uvicorn leaves these limits to a proxy in front; here they hold without one.
 """
 
 import asyncio
-from typing import cast
+import fcntl
+import os
+import struct
+import termios
+from typing import Any, cast
 from uuid import uuid4
 
 import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from diptych_common.responses import PASSING, PassTo
 
 # Bytes of a request's first line and headers. Keystone's largest tokens take 8 KiB.
 MAX_HEAD = 64 * 1024
@@ -20,6 +29,31 @@ HEAD_TIMEOUT_S = 30.0
 # Bytes of a body that are read and thrown away once its request was answered, so that a client
 # which sends everything before it listens hears why it was refused.
 MAX_DISCARDED = 16 * 1024 * 1024
+
+
+class Connections(ServerState):
+    """All connections of a process. Once it drains, each is closed by the next answer it gets.
+
+    The answer says so, and the other end takes another connection for its next request: nobody
+    sends one to a connection that is being closed.
+    """
+
+    is_draining = False
+
+    def drain(self) -> None:
+        """Begin to drain."""
+        self.is_draining = True
+        for one in self._all:
+            one.close_after_answer()
+
+    @property
+    def has_strangers(self) -> bool:
+        """Whether a connection is so new that its first request has not come yet."""
+        return any(one.is_new for one in self._all)
+
+    @property
+    def _all(self) -> "set[GuardedConnection]":
+        return cast("set[GuardedConnection]", self.connections)
 
 
 class GuardedConnection(HttpToolsProtocol):
@@ -38,6 +72,7 @@ class GuardedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn's own
         """Begin to wait for the first request."""
+        self._lost = asyncio.Event()
         super().connection_made(transport)
         self._expect_head()
 
@@ -45,6 +80,7 @@ class GuardedConnection(HttpToolsProtocol):
         """Stop waiting."""
         self._forget_timer()
         super().connection_lost(exc)
+        self._lost.set()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client; refuse a head without an end."""
@@ -64,6 +100,34 @@ class GuardedConnection(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no request has come yet."""
+        return self.cycle is None  # pyright: ignore[reportUnnecessaryComparison] - before the first request
+
+    def close_after_answer(self) -> None:
+        """Have the answer that is to come say that the connection is closed after it.
+
+        Not while the body has not come whole: a connection that is closed with bytes unread is
+        reset, and what it was answered may be lost.
+        """
+        cycle = None if self.is_new else self.cycle
+        if cycle is not None and not cycle.response_started and not cycle.more_body:
+            cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Close, or close after the answer; one that has a request waiting is answered first."""
+        # Not what is left of a body that was refused: nobody waits for that.
+        is_idle = self.is_new or (self.cycle.response_complete and not self.cycle.more_body)
+        if is_idle and not self.transport.is_closing() and self._has_unread():
+            return
+        super().shutdown()
+
+    def _has_unread(self) -> bool:
+        socket = self.transport.get_extra_info("socket")
+        waiting = fcntl.ioctl(socket.fileno(), termios.FIONREAD, bytes(4))
+        return struct.unpack("i", waiting)[0] > 0
 
     @property
     def _parser(self) -> httptools.HttpRequestParser:
@@ -96,6 +160,7 @@ class GuardedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note that a request begins."""
         super().on_message_begin()
+        self.scope["extensions"] = {PASSING: {}}  # pyright: ignore[reportArgumentType] - not in the specification
         if not self._in_head:
             self._in_head = True
             self._head_bytes = 0
@@ -125,8 +190,11 @@ class GuardedConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that a request has come whole."""
-        if not self._is_upgrade:
-            super().on_message_complete()
+        if self._is_upgrade:
+            return
+        super().on_message_complete()
+        if cast(Connections, self.server_state).is_draining:
+            self.close_after_answer()
 
     def on_body(self, body: bytes) -> None:
         """Hand over a piece of the body, or throw it away when the answer is out."""
@@ -135,7 +203,62 @@ class GuardedConnection(HttpToolsProtocol):
             if self._discarded > MAX_DISCARDED:
                 self.transport.close()
             return
+        if not self.cycle.body and len(body) > HIGH_WATER_LIMIT:
+            # uvicorn gathers pieces in a bytearray, of which it makes bytes for the application:
+            # two copies that one piece, after which it reads no more for now, does without.
+            self.cycle.body = body  # pyright: ignore[reportAttributeAccessIssue]
+            self.flow.pause_reading()
+            self.cycle.message_event.set()
+            return
         super().on_body(body)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        async def passing(scope: Any, receive: Any, send: Any) -> None:
+            async def passing_send(message: Any) -> None:
+                if message["type"] == PASSING:
+                    await self._pass(cycle, message["pass_to"], message["count"])
+                else:
+                    await send(message)
+
+            await app(scope, receive, passing_send)
+
+        super()._start_asgi_task(cycle, passing if cycle.scope["method"] == "GET" else app)
+
+    async def _pass(self, cycle: RequestResponseCycle, pass_to: PassTo, count: int) -> None:
+        """Have so many bytes passed to the socket, as many at a time as it takes.
+
+        Where the connection is lost before all went, it ends when `receive` has told of that.
+        """
+        if not self.transport.is_closing():
+            # What was written before goes first; afterwards uvicorn's own limits hold again.
+            self.transport.set_write_buffer_limits(0)
+            await self.flow.drain()
+        if not self.transport.is_closing():
+            self.transport.set_write_buffer_limits()
+            # The transport may close the socket meanwhile, and its number be another's.
+            own = os.dup(self.transport.get_extra_info("socket").fileno())
+            try:
+                while count and not cycle.disconnected:
+                    passed = await pass_to(own, count)
+                    if passed is None:
+                        break
+                    count -= passed
+                    cycle.expected_content_length -= passed
+                    if not passed:
+                        await self._writable(own)
+            finally:
+                os.close(own)
+        if count:
+            self.transport.abort()
+            await self._lost.wait()
+
+    async def _writable(self, descriptor: int) -> None:
+        writable = asyncio.Event()
+        self.loop.add_writer(descriptor, writable.set)
+        try:
+            await writable.wait()
+        finally:
+            self.loop.remove_writer(descriptor)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""

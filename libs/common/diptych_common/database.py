@@ -7,19 +7,21 @@ what a broken one means, and how a refusal of the server becomes an answer to a 
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar, cast
 
 import asyncpg
 import orjson
 from sqlalchemy import event, text
 from sqlalchemy.engine import CursorResult, ExceptionContext
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from diptych_common import tracing
 from diptych_common.errors import ApiError, BadRequest, ServiceUnavailable
 from diptych_common.settings import Database as DatabaseSettings
 
@@ -46,17 +48,31 @@ _IDLE_IN_TRANSACTION: Final = "5s"
 # statements ends it: `transaction_timeout` does, which PostgreSQL has from 17 on. A statement that
 # takes too long is ended by its own limit before.
 _BEYOND_A_STATEMENT_S: Final = 5
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _LIMIT_TRANSACTIONS: Final = """
     SELECT set_config('transaction_timeout', $1, false)
     WHERE current_setting('server_version_num')::int >= 170000
 """
 
 
+# A connection beyond `max_pool_size` is opened for one use, which costs as much as ten reads. Under
+# load one of the others is given back sooner; it is not where many wait for rows.
+_GIVEN_BACK_WITHIN_S: Final = 0.02
+
+
 WANTS_EVENT: Final = "wants_event"
 """The execution option that says of which types events are recorded."""
 
+_SPAN: Final[Mapping[str, str]] = {"db.system.name": "postgresql"}
+
 # For modules that pass a connection on and speak no SQL themselves.
 Connection = AsyncConnection
+
+D = TypeVar("D", bound="Direct")
+
+
+class MigrationRefused(Exception):
+    """The schema is not in a state for what was asked; the message says what to do."""
 
 
 class ConnectionLost(ServiceUnavailable):
@@ -65,6 +81,16 @@ class ConnectionLost(ServiceUnavailable):
 
 class TransactionConflict(ServiceUnavailable):
     """A deadlock or a serialization failure: nothing was changed, the same may work now."""
+
+
+TROUBLE: Final = (
+    *(ServiceUnavailable, SQLAlchemyError),
+    *(asyncpg.PostgresError, asyncpg.InterfaceError),  # as `Direct` has them
+)
+"""All that PostgreSQL may answer at any time, a schema that is not migrated yet included."""
+
+NO_SUCH_TABLE: Final = (ProgrammingError, asyncpg.SyntaxOrAccessError)
+"""What it answers about a schema that lacks something."""
 
 
 class Database:
@@ -88,7 +114,13 @@ class Database:
         # A pooler in transaction mode hands each transaction to another server connection: what
         # was prepared on one is unknown to the next, and nothing can be listened for.
         self.can_listen = settings.statement_cache_size > 0
-        cached: dict[str, int] = {} if self.can_listen else {"statement_cache_size": 0}
+        cached = {
+            # asyncpg's own cache, of what `prepared.Prepared` runs. Ours are few and long-lived;
+            # asyncpg would prepare each anew every five minutes, and one of over 15 KB every time.
+            "statement_cache_size": settings.statement_cache_size,
+            "max_cached_statement_lifetime": 0,
+            "max_cacheable_statement_size": 0,
+        }
         server_settings = {"application_name": application_name}
         if self.can_listen:  # a pooler refuses what it does not know; there it is the server's
             server_settings["idle_in_transaction_session_timeout"] = _IDLE_IN_TRANSACTION
@@ -104,7 +136,7 @@ class Database:
             pool_use_lifo=True,
             # Parameters are users' data, and an unexpected error is logged with its statement.
             hide_parameters=True,
-            json_serializer=_to_json,
+            json_serializer=to_json,
             json_deserializer=orjson.loads,
             # With the connection, so that nobody who records an event has to ask first.
             execution_options={WANTS_EVENT: self.wants_event},
@@ -121,9 +153,9 @@ class Database:
         if self.can_listen and settings.statement_timeout:
             longest = f"{settings.statement_timeout + _BEYOND_A_STATEMENT_S}s"
             event.listen(self._engine.sync_engine, "connect", _limiting_transactions(longest))
-        self._transactional = self._engine.execution_options(isolation_level="READ COMMITTED")
         event.listen(self._engine.sync_engine, "handle_error", _answer, retval=True)
         event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
+        self._turns = asyncio.Semaphore(settings.max_pool_size)
         # Counted here: the pool's events of checkout and checkin are not in pairs when a request
         # is cancelled while it connects.
         self._in_use = 0
@@ -151,8 +183,9 @@ class Database:
         For statements that may run twice: one that meets a connection which died in the pool
         runs again, once, on a new one. Raises ServiceUnavailable while PostgreSQL is out of reach.
         """
-        async with self._out_of_pool(_Reading(self._engine)) as connection:
-            yield connection
+        with tracing.span("database read", **_SPAN):
+            async with self._out_of_pool(_Reading) as connection:
+                yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[AsyncConnection]:
@@ -162,28 +195,41 @@ class Database:
         service answers. Raises TransactionConflict on a deadlock; ConnectionLost while the block
         ends means that nobody knows whether the change was made.
         """
-        async with (
-            self._out_of_pool(AsyncConnection(self._transactional)) as connection,
-            connection.begin(),
-        ):
-            yield connection
-
-    @asynccontextmanager
-    async def _out_of_pool(self, connection: AsyncConnection) -> AsyncGenerator[AsyncConnection]:
-        started = False
-        try:
-            # Its end is shielded: a cancelled request still gives its connection back.
-            async with connection:
-                started = True
-                self._count(1)
+        with tracing.span("database write", **_SPAN):
+            async with self._out_of_pool(_Writing) as connection:
                 try:
                     yield connection
-                finally:
-                    self._count(-1)
-        except (OSError, PoolTimeout, DBAPIError) as error:
-            if started:
-                raise
-            raise _out_of_reach(error) from error
+                except BaseException:
+                    await connection.give_up()
+                    raise
+                await connection.commit()
+
+    @asynccontextmanager
+    async def _out_of_pool(self, kind: type[D]) -> AsyncGenerator[D]:
+        has_turn = await self._turn()
+        try:
+            connection = kind(self._engine)
+            with _reaching():
+                await connection.start()
+            self._count(1)
+            try:
+                yield connection
+            finally:
+                self._count(-1)
+                await connection.give_back()
+        finally:
+            if has_turn:
+                self._turns.release()
+
+    async def _turn(self) -> bool:
+        """Wait a moment for one of the connections that stay open; False if none was given back."""
+        if not self._turns.locked():
+            return await self._turns.acquire()
+        try:
+            async with asyncio.timeout(_GIVEN_BACK_WITHIN_S):
+                return await self._turns.acquire()
+        except TimeoutError:
+            return False
 
     def _count(self, change: int) -> None:
         self._in_use += change
@@ -258,24 +304,130 @@ def dsn(address: str) -> str:
     return f"postgresql://{rest}"
 
 
-class _Reading(AsyncConnection):
-    """An AUTOCOMMIT connection that replaces itself once if it turns out to be dead."""
+class Direct(AsyncConnection):
+    """A connection on which statements can also be run beneath SQLAlchemy.
+
+    It sends no BEGIN, COMMIT and ROLLBACK of its own accord: to SQLAlchemy it is AUTOCOMMIT.
+    """
+
+    async def give_back(self) -> None:
+        """Close it, which no cancelling keeps it from."""
+        pool = cast(AsyncAdaptedQueuePool, self.sync_engine.pool)
+        if self.sync_connection is None or self.invalidated or pool.overflow() > 0:
+            # In a task of its own, for the driver's connection may be closed as well.
+            await self.__aexit__(None, None, None)
+        else:
+            # It goes back into the pool, for which nobody waits.
+            self.sync_connection.close()
+
+    async def fetch(self, statement: str, *values: object) -> list[Any]:
+        """asyncpg's records of a statement with its parameters `$1`, `$2`, ….
+
+        Errors are those that `execute` raises, but one of the server that is no answer to a client
+        is asyncpg's own. For `prepared.Prepared`.
+        """
+        return await self._run("fetch", statement, *values)
+
+    async def _run(self, method: str, *arguments: object) -> Any:
+        """Call a method of asyncpg's connection; errors as of `fetch`."""
+        assigned = self.sync_connection
+        if assigned is None or assigned.invalidated:
+            driver: Any = (await self.get_raw_connection()).driver_connection
+        else:
+            # What `get_raw_connection` does, without a greenlet.
+            driver = assigned.connection.driver_connection
+        try:
+            return await getattr(driver, method)(*arguments)
+        except Exception as error:
+            answer, is_lost = _answer_to(error, is_closed=driver.is_closed())
+            if is_lost:
+                await self.invalidate(error)
+            if answer is None:
+                raise
+            raise answer from error
+        except BaseException as error:
+            # Cancelled: what the server makes of the statement is unknown.
+            await self.invalidate(error)
+            raise
+
+
+class _Reading(Direct):
+    """Replaces itself once if it turns out to be dead."""
 
     _replaced = False
 
     async def execute(self, *args: Any, **kwargs: Any) -> CursorResult[Any]:
         try:
             return await super().execute(*args, **kwargs)
-        except ConnectionLost:
-            if self._replaced:
-                raise
-            self._replaced = True
+        except ConnectionLost as error:
+            await self._replace(error)
+        with _reaching():
+            return await super().execute(*args, **kwargs)
+
+    async def fetch(self, statement: str, *values: object) -> list[Any]:
+        try:
+            return await super().fetch(statement, *values)
+        except ConnectionLost as error:
+            await self._replace(error)
+        with _reaching():
+            return await super().fetch(statement, *values)
+
+    async def _replace(self, error: ConnectionLost) -> None:
+        if self._replaced:
+            raise error
+        self._replaced = True
         # Closes the transaction that SQLAlchemy believes in; nothing is sent.
         await self.rollback()
+
+
+class _Writing(Direct):
+    """Begins a transaction with its first statement; `commit` or `give_up` ends it."""
+
+    _has_begun = False
+
+    async def execute(self, *args: Any, **kwargs: Any) -> CursorResult[Any]:
+        await self._begin()
+        return await super().execute(*args, **kwargs)
+
+    async def fetch(self, statement: str, *values: object) -> list[Any]:
+        await self._begin()
+        return await super().fetch(statement, *values)
+
+    async def _begin(self) -> None:
+        if self._has_begun:
+            self._require_the_same()
+        else:
+            self._has_begun = True
+            await self._run("execute", _BEGIN)
+
+    def _require_the_same(self) -> None:
+        # SQLAlchemy would go on with another connection, outside of the transaction.
+        if self.invalidated:
+            raise ConnectionLost("The database is out of reach; try again.", headers=TRY_AGAIN)
+
+    async def commit(self) -> None:
+        """Commit what was begun; nothing is sent if nothing was."""
+        if self._has_begun:
+            self._require_the_same()
+            await self._run("execute", "COMMIT")
+
+    async def give_up(self) -> None:
+        """Roll back what was begun. A connection on which that fails is closed."""
+        if not self._has_begun or self.invalidated:
+            return
         try:
-            return await super().execute(*args, **kwargs)
-        except (OSError, PoolTimeout, DBAPIError) as error:
-            raise _out_of_reach(error) from error
+            await self._run("execute", "ROLLBACK")
+        except Exception as error:
+            log.warning("A transaction is left to the server to roll back: %s", error)
+            await self.invalidate(error)
+
+
+@contextmanager
+def _reaching() -> Generator[None]:
+    try:
+        yield
+    except (OSError, PoolTimeout, DBAPIError) as error:
+        raise _out_of_reach(error) from error
 
 
 def _anything(_event_type: str) -> bool:
@@ -313,22 +465,33 @@ def _answer(context: ExceptionContext) -> ApiError | None:
     if not isinstance(error, Exception):
         # Cancelled: SQLAlchemy drops the connection, and the cancellation must stay what it is.
         return None
+    answer, is_lost = _answer_to(error, is_closed=context.is_disconnect)
+    context.is_disconnect |= is_lost
+    return answer
+
+
+def _answer_to(error: Exception, *, is_closed: bool) -> tuple[ApiError | None, bool]:
+    """The same for an error of asyncpg's, and whether the connection is of no use any more."""
     sqlstate: str = getattr(error, "sqlstate", None) or ""
     if isinstance(error, TimeoutError):
         # asyncpg has asked the server to stop, but nobody waits for the end of that.
-        context.is_disconnect = True
-        return ServiceUnavailable("The database takes too long; try again.", headers=TRY_AGAIN)
+        late = ServiceUnavailable("The database takes too long; try again.", headers=TRY_AGAIN)
+        return late, True
     if (
-        context.is_disconnect
+        is_closed
         or sqlstate in LOST
         or sqlstate.startswith("08")
         or isinstance(error, OSError)
         # A statement prepared before a migration changed its columns.
         or type(error).__name__ == "InvalidCachedStatementError"
     ):
-        context.is_disconnect = True
         log.warning("A connection to the database was lost: %s", error)
-        return ConnectionLost("The database is out of reach; try again.", headers=TRY_AGAIN)
+        lost = ConnectionLost("The database is out of reach; try again.", headers=TRY_AGAIN)
+        return lost, True
+    return _refusal(error, sqlstate), False
+
+
+def _refusal(error: Exception, sqlstate: str) -> ApiError | None:
     if sqlstate in ("40001", "40P01"):
         return TransactionConflict(
             "The change collided with another one; try again.", headers=TRY_AGAIN
@@ -362,5 +525,6 @@ def _limiting_transactions(longest: str) -> Callable[[Any, object], None]:
     return limit
 
 
-def _to_json(value: object) -> str:
+def to_json(value: object) -> str:
+    """How values are written into columns of JSON."""
     return orjson.dumps(value).decode()

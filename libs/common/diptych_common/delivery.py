@@ -16,14 +16,13 @@ from typing import Final
 import orjson
 from sqlalchemy import Table
 
-from diptych_common import amqp, events
-from diptych_common.amqp import Refused, Unsent
-from diptych_common.database import Database
-from diptych_common.events import Event
+from diptych_common import events
+from diptych_common.database import TROUBLE, Database
+from diptych_common.events import Event, Refused, Unsent
 from diptych_common.jobs import Job, TryAgain
 from diptych_common.metrics import Metrics
 from diptych_common.settings import Jobs, MessagingNotifications, MessagingRabbit
-from diptych_common.worker import TROUBLE, JobContext, Kind, Worker, running
+from diptych_common.worker import JobContext, Kind, Worker, running
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +61,9 @@ def configured(
         return None
     if notifications.driver == "log":
         return lambda: _to_log(publisher_id)
+    # Only those who notify pay for aio-pika: a twelfth of the time that a service takes to start.
+    from diptych_common import amqp
+
     transport = amqp.parse(notifications.transport_url or transport_url)
     has_envelope = notifications.driver == "messagingv2"
 
@@ -88,6 +90,8 @@ def configured(
 
 @asynccontextmanager
 async def _to_log(publisher_id: str) -> AsyncGenerator[Publish]:
+    from diptych_common import amqp
+
     async def publish(waiting: Sequence[Event]) -> int:
         for event in waiting:
             # The logger that operators' files and parsers know from oslo.messaging.

@@ -8,6 +8,7 @@ down.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final, Literal
 
 from sqlalchemy import (
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    bindparam,
     delete,
     func,
     insert,
@@ -28,6 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych_common.database import WANTS_EVENT
+from diptych_common.prepared import Prepared
 
 COUNTED: Final = 100_000
 """Beyond so many, events that wait are not counted: that would take longer and longer."""
@@ -49,6 +52,14 @@ class Event:
     payload: Mapping[str, Any] | str
     request_id: str | None
     created_at: datetime
+
+
+class Unsent(Exception):
+    """Events were not taken by a broker, or nobody knows whether they were; no secret is in it."""
+
+
+class Refused(Unsent):
+    """The event is of a kind that no broker takes, such as one that is too large."""
 
 
 def outbox_table(metadata: MetaData) -> Table:
@@ -88,12 +99,21 @@ async def emit(
     wanted: Callable[[str], bool] = connection.sync_engine.get_execution_options()[WANTS_EVENT]
     if not wanted(event_type):
         return
-    await connection.execute(
+    values = {
+        "event_type": event_type,
+        "priority": priority,
+        "payload": payload,
+        "request_id": request_id,
+    }
+    await _insertion(outbox).rows(connection, values)
+
+
+@cache
+def _insertion(outbox: Table) -> Prepared:
+    columns = ("event_type", "priority", "payload", "request_id")
+    return Prepared(
         insert(outbox).values(
-            event_type=event_type,
-            priority=priority,
-            payload=payload,
-            request_id=request_id,
+            {name: bindparam(name, type_=outbox.c[name].type) for name in columns}
         )
     )
 

@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from diptych_common.errors import MethodNotAllowed, NotFound, qualities_of
+from diptych_common.middleware import is_stopping
 from diptych_common.proxies import is_proxied, is_within, networks
 from diptych_common.responses import RenderError, json_response
 
@@ -38,13 +39,13 @@ class Health:
     `/healthcheck` (at `path`) is 200 `OK` (HEAD: 204) unless the drain file exists, then 503
     `DISABLED BY FILE`, as text, JSON or HTML by `Accept`. The drain file is `disable_by_file_path`,
     or the entry of `disable_by_file_paths` (`port:path`) for the port that was asked. While one of
-    `enable_by_file_paths` is not there it is 503 `FILE PATH MISSING`. `detailed`
+    `enable_by_file_paths` is not there it is 503 `FILE PATH MISSING`, and `STOPPING` while the
+    process still takes requests before it stops, which oslo does not have. `detailed`
     adds the interpreter's state to JSON; stacks of threads, which oslo shows too, tell a stranger
     too much.
     `/livez` says that the event loop turns, no more: a store that is down is no reason to be
     restarted. `/readyz` runs all `checks`, which raise when something is out of reach, and is 503
-    when one does, takes over 5 s, or such a file is there, or not; only the log says what the
-    matter is.
+    when one does, takes over 5 s, or `/healthcheck` is; only the log says what the matter is.
 
     To clients outside of `allowed_source_ranges` all three are 404, as they are to those that a
     proxy's header tells of where `ignore_proxied_requests` is set. oslo hands these on to the
@@ -104,6 +105,8 @@ class Health:
             status, reason = 503, "DISABLED BY FILE"
         elif self._lacks_file():
             status, reason = 503, "FILE PATH MISSING"
+        elif is_stopping(scope):
+            status, reason = 503, "STOPPING"
         if scope["method"] == "HEAD":
             return Response(status_code=204 if status == 200 else 503)
         match _best_offer(Headers(scope=scope).get("accept", "")):
@@ -141,7 +144,7 @@ class Health:
                 )
                 self._results = dict(zip(self._checks, found, strict=True))
                 self._checked_at = time.monotonic()
-        is_out = self._is_drained(scope) or self._lacks_file()
+        is_out = self._is_drained(scope) or self._lacks_file() or is_stopping(scope)
         results = {**self._results, "drain": "failing" if is_out else "ok"}
         is_ready = set(results.values()) == {"ok"}
         document = {"status": "ok" if is_ready else "failing", "checks": results}

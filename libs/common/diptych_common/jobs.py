@@ -555,10 +555,56 @@ async def listed(
     return cast("Sequence[Mapping[str, Any]]", found.mappings().all())
 
 
-async def purge(connection: AsyncConnection, jobs: Table, *, older_than: timedelta) -> int:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the unfinished jobs stand: how many are `due`, how many are `running` under a lease.
+
+    `overdue_s` are the seconds since the oldest that is due was, `recurring_overdue_s` the same of
+    those that recur, of which there are `recurring`; 0: none is. A job whose lease is over is due.
+    """
+
+    recurring: int
+    running: int
+    due: int
+    overdue_s: float
+    recurring_overdue_s: float
+
+
+async def standing(connection: AsyncConnection, jobs: Table) -> Standing:
+    """How the unfinished jobs stand at this moment."""
+    due_at = func.coalesce(jobs.c.lease_until, jobs.c.run_after)
+    recurs = jobs.c.period.is_not(None)
+    late = func.greatest(func.coalesce(func.extract("epoch", NOW - func.min(due_at)), 0), 0)
+    late_recurring = func.greatest(
+        func.coalesce(func.extract("epoch", NOW - func.min(due_at).filter(recurs)), 0), 0
+    )
+    found = await connection.execute(
+        select(
+            func.count().filter(recurs),
+            func.count().filter(jobs.c.lease_until > NOW),
+            func.count().filter(due_at <= NOW),
+            late,
+            late_recurring,
+        ).where(UNFINISHED)
+    )
+    recurring, running, due, overdue_s, recurring_overdue_s = found.one()
+    return Standing(recurring, running, due, float(overdue_s), float(recurring_overdue_s))
+
+
+async def purge(
+    connection: AsyncConnection, jobs: Table, *, older_than: timedelta, at_most: int | None = None
+) -> int:
     """Forget jobs that ended longer ago than `older_than`; how many there were."""
-    result = await connection.execute(delete(jobs).where(jobs.c.finished_at < NOW - older_than))
+    ended = select(jobs.c.id).where(jobs.c.finished_at < NOW - older_than)
+    oldest = ended.order_by(jobs.c.finished_at).limit(at_most).with_for_update(skip_locked=True)
+    result = await connection.execute(delete(jobs).where(jobs.c.id.in_(oldest)))
     return result.rowcount
+
+
+async def count_ended(connection: AsyncConnection, jobs: Table, *, older_than: timedelta) -> int:
+    """How many jobs `purge` would forget."""
+    ended = select(func.count()).where(jobs.c.finished_at < NOW - older_than)
+    return (await connection.execute(ended)).scalar_one()
 
 
 def _claims(held: Collection[Job]) -> Any:

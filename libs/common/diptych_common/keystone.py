@@ -24,7 +24,7 @@ import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Scope
 
-from diptych_common import access_rules
+from diptych_common import access_rules, tracing
 from diptych_common.authentication import read_headers
 from diptych_common.errors import ServiceUnavailable, Unauthorized
 from diptych_common.identity import Identity
@@ -233,7 +233,7 @@ class Keystone:
         self._own_refused_until = 0.0
         self._discovered: dict[str, str] = {}
         self._client = httpx.AsyncClient(
-            verify=_tls(settings),
+            verify=tls(settings),
             timeout=self._timeout_s,
             limits=httpx.Limits(max_connections=32, max_keepalive_connections=8),
             # A proxy named by the environment would see every token of the cloud.
@@ -570,10 +570,11 @@ class Keystone:
             if attempt:
                 await asyncio.sleep(0.25 * 2 ** (attempt - 1))
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    response = await self._client.request(
-                        method, url, headers=headers, params=params, json=json
-                    )
+                with tracing.span("keystone", **{"http.request.method": method}):
+                    async with asyncio.timeout(self._timeout_s):
+                        response = await self._client.request(
+                            method, url, headers=headers, params=params, json=json
+                        )
             except (TimeoutError, httpx.TimeoutException):
                 reason = f"no answer within {self._timeout_s:g} s"
                 break
@@ -633,7 +634,8 @@ def _public_path(scope: Scope) -> str:
     return quote(path, safe="/~!$&'()*+,;=:@")
 
 
-def _tls(settings: KeystoneAuthtoken) -> ssl.SSLContext | bool:
+def tls(settings: KeystoneAuthtoken) -> ssl.SSLContext | bool:
+    """Whom these settings trust to be Keystone, as httpx takes it; OSError for unusable files."""
     if settings.insecure and not settings.certfile:
         return False
     context = ssl.create_default_context(cafile=settings.cafile)

@@ -15,6 +15,8 @@ from typing import Final, cast
 
 import orjson
 
+from diptych_common import tracing
+
 # Set for the time of a request, and for nothing but log lines.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 global_request_id: ContextVar[str | None] = ContextVar("global_request_id", default=None)
@@ -55,6 +57,8 @@ def configure(
     for package in ("diptych", "diptych_common", "diptych_store", service.replace("-", "_")):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
     logging.captureWarnings(True)
+    # No line has them, and each record would ask for them.
+    logging.logThreads = logging.logMultiprocessing = False
 
 
 def _log_path(service: str, log_file: str | None, log_dir: str | None) -> Path | None:
@@ -104,6 +108,7 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
             "request_id": request_id.get(),
             "global_request_id": global_request_id.get(),
+            **tracing.ids(),
             **{name: value for name, value in vars(record).items() if name not in _OWN},
             "exception": _traceback(self, record) or None,
         }

@@ -1,28 +1,58 @@
 """What Prometheus is told, and the listener that tells it, summed over the worker processes.
 
 In a process that `server.serve` started, values live in files that all workers share a folder of,
-and the supervisor's listener sums them; anywhere else they live in memory. Which of the two is
-settled when prometheus_client is first imported, by the variable MULTIPROCESS_VARIABLE.
+and a process of its own sums them; anywhere else they live in memory.
 """
 
+import os
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.exposition import (
+    ThreadingWSGIServer,
+    make_wsgi_app,  # pyright: ignore[reportUnknownVariableType]
+    start_http_server,
+)
 from prometheus_client.multiprocess import (
     MultiProcessCollector,
     mark_process_dead,  # pyright: ignore[reportUnknownVariableType]
 )
 
-MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+from diptych_common import tracing
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
 
 Direction = Literal["in", "out"]
 
 # Seconds. A read takes a few milliseconds, a transfer up to hours.
 _BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+@contextmanager
+def shared(folder: str) -> Generator[None]:
+    """Have the values of metrics made in the context live in files in the folder.
+
+    Those of a process that was forked since live in files of its own.
+    """
+    variable = "PROMETHEUS_MULTIPROC_DIR"
+    before = os.environ.get(variable), values.ValueClass
+    os.environ[variable] = folder
+    # prometheus_client settles it when it is imported, by this variable: before the settings are
+    # read that tell the folder.
+    values.ValueClass = values.MultiProcessValue()  # pyright: ignore[reportUnknownMemberType]
+    try:
+        yield
+    finally:
+        os.environ.pop(variable)
+        values.ValueClass = before[1]
+        if before[0] is not None:
+            os.environ[variable] = before[0]
 
 
 class Metrics:
@@ -36,7 +66,8 @@ class Metrics:
     `jobs_running` run now; `worker.Worker` calls `job_started` and `job_ended`. `token_lookups` has
     the outcomes of `keystone.Keystone.on_lookup`. `database_connections` are those checked out of
     the pool. `events_waiting` and `oldest_event` tell of the outbox of all processes; set by
-    `events_wait`.
+    `events_wait`. `jobs_overdue`, `oldest_job`, `attempts_overdue` and `oldest_attempt` tell of the
+    database; set by `is_overdue`.
     """
 
     def __init__(self) -> None:
@@ -123,6 +154,31 @@ class Metrics:
             multiprocess_mode="livemax",
         )
 
+        self.jobs_overdue = Gauge(
+            "diptych_jobs_overdue",
+            "Background jobs that are due, or whose worker is silent, and that nobody has taken.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self.oldest_job = Gauge(
+            "diptych_oldest_overdue_job_seconds",
+            "How long the job has waited that was due first.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self.attempts_overdue = Gauge(
+            "diptych_attempts_overdue",
+            "Uploads and copies whose process is silent, and that nobody has undone yet.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self.oldest_attempt = Gauge(
+            "diptych_oldest_overdue_attempt_seconds",
+            "How long ago the first of them should have been heard of.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+
     @contextmanager
     def transferring(self, direction: Direction) -> Generator[None]:
         """Count a blob as on its way for as long as the context is open."""
@@ -136,9 +192,10 @@ class Metrics:
     def store_called(
         self, store: str, operation: str, seconds: float, error: Exception | None, /
     ) -> None:
-        """Observe a call to a store's backend; from any thread."""
+        """Observe a call to a store's backend, as a span too; from any thread."""
         outcome = "ok" if error is None else type(error).__name__
         self.store_calls.labels(store, operation, outcome).observe(seconds)
+        tracing.ended(f"store {operation}", seconds, error, **{"diptych.store": store})
 
     def job_started(self, kind: str) -> None:
         """Count a job as running until `job_ended`."""
@@ -153,6 +210,15 @@ class Metrics:
         """Observe what is in the outbox."""
         self.events_waiting.set(number)
         self.oldest_event.set(oldest_s)
+
+    def is_overdue(
+        self, jobs: int, oldest_job_s: float, attempts: int, oldest_attempt_s: float
+    ) -> None:
+        """Observe what nobody does although it should be done by now."""
+        self.jobs_overdue.set(jobs)
+        self.oldest_job.set(oldest_job_s)
+        self.attempts_overdue.set(attempts)
+        self.oldest_attempt.set(oldest_attempt_s)
 
     @contextmanager
     def listening(self, host: str, port: int | None) -> Generator[None]:
@@ -178,7 +244,7 @@ class Metrics:
 
 
 class Listener:
-    """Answers Prometheus on an address of its own, from a thread; open from construction on.
+    """Answers Prometheus on an address of its own, to which it is bound from construction on.
 
     `folder` is where the worker processes keep their values. Raises OSError when the address
     cannot be had. Never to be reached by users: it shows projects' habits, and asks nobody who
@@ -190,12 +256,18 @@ class Listener:
         MultiProcessCollector(registry, path=str(folder))
         self.host = host
         self._folder = folder
-        self._server, self._thread = start_http_server(port, host, registry)
+        kind = _IPv6Server if ":" in host else ThreadingWSGIServer
+        answer = cast("WSGIApplication", make_wsgi_app(registry))
+        self._server = make_server(host, port, answer, kind, _Silent)
 
     @property
     def port(self) -> int:
         """The port it listens on."""
         return self._server.server_port
+
+    def serve(self) -> None:
+        """Answer, for ever, each request in a thread."""
+        self._server.serve_forever()
 
     def forget(self, pid: int) -> None:
         """Take a dead worker's gauges out of the sums.
@@ -206,7 +278,14 @@ class Listener:
         mark_process_dead(pid, str(self._folder))
 
     def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
+        """Give the address back."""
         self._server.server_close()
-        self._thread.join()
+
+
+class _IPv6Server(ThreadingWSGIServer):
+    address_family = socket.AF_INET6
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: who asks is told at intervals of seconds."""

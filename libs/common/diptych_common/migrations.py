@@ -3,8 +3,9 @@
 A service keeps its revisions in `<package>/versions`. `expand` revisions only add, so that the
 release before and this one run on the same database; `contract` revisions take away what only the
 older one needed, and run when it is gone. They are two alembic branches (`branch_labels`); a
-contract revision names the expand revision that it completes in `depends_on`. There is no way
-down: a database is restored from a backup instead.
+contract revision names the expand revision that it completes in `depends_on`. A revision is named
+for its branch (`0008_expand`): so an older release, which has not got it, knows what it does. There
+is no way down: a database is restored from a backup instead.
 """
 
 import asyncio
@@ -24,23 +25,20 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from diptych_common.database import connect, dsn
+from diptych_common.database import MigrationRefused, connect, dsn
 
 Phase = Literal["all", "expand", "contract"]
 
 UP_TO_DATE: Final = 0
 EXPAND_NEEDED: Final = 3
 CONTRACT_NEEDED: Final = 5
+EXPANDED_FURTHER: Final = 6
 
 # Any fixed number will do; it spells "dipt".
 _LOCK: Final = 0x64697074
 LOCK_PAUSE_S: Final = 0.2
 
 APPLICATION: Final = "diptych-migrations"
-
-
-class MigrationRefused(Exception):
-    """The database is not in a state to migrate; the message says what to do."""
 
 
 async def upgrade(url: str, package: str, phase: Phase = "all") -> tuple[str, ...]:
@@ -87,17 +85,25 @@ async def check(url: str, package: str) -> int:
     """What the database needs, as the exit code of `glance-manage db check` tells it.
 
     0: nothing; 3: the expand phase; 5: the contract phase. (4, a phase that migrates data, does
-    not exist here: contract revisions do that.) Raises MigrationRefused for a database of a newer
-    release.
+    not exist here: contract revisions do that.) 6, which is ours: nothing, for a newer release has
+    expanded it, beside which this one goes on. Raises MigrationRefused when one has contracted it.
     """
     script = ScriptDirectory.from_config(_config(package))
     async with _engine(url) as engine, engine.connect() as connection:
+        unknown = await connection.run_sync(_unknown, script)
+        if unknown and all(branch_of(revision) == "expand" for revision in unknown):
+            return EXPANDED_FURTHER
         applied = await connection.run_sync(_applied, script)
     if _pending(script, applied, "expand"):
         return EXPAND_NEEDED
     if _pending(script, applied, "contract"):
         return CONTRACT_NEEDED
     return UP_TO_DATE
+
+
+def branch_of(revision: str) -> str:
+    """The branch that a revision is named for: also one that another release has."""
+    return revision.partition("_")[2]
 
 
 def _config(package: str) -> Config:
@@ -184,6 +190,19 @@ def _applied(connection: Connection, script: ScriptDirectory) -> set[str]:
             unseen += to_tuple(revision.down_revision, default=())
             unseen += to_tuple(revision.dependencies, default=())
     return applied
+
+
+def _unknown(connection: Connection, script: ScriptDirectory) -> list[str]:
+    """The last revisions of the database's that this release has not got.
+
+    Each branch is one line, so that one of these was applied after all of ours in its branch.
+    """
+    ours = {revision.revision for revision in script.walk_revisions()}
+    return [
+        head
+        for head in MigrationContext.configure(connection).get_current_heads()
+        if head not in ours
+    ]
 
 
 def _pending(script: ScriptDirectory, applied: set[str], branch: str) -> bool:

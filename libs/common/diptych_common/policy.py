@@ -7,8 +7,9 @@ Rules are compiled once (`policy_language`) and again when the file changes. Wha
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, cast
 
@@ -56,11 +57,12 @@ class PolicyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The rules in force: trees and closures by name, and the texts that came from files."""
+    """The rules in force: trees and closures by name; the texts that came from files, and which."""
 
     trees: Mapping[str, Node]
     checks: Mapping[str, Check]
     overrides: Mapping[str, RuleText]
+    origins: Mapping[str, Path]
 
 
 class Policy:
@@ -120,8 +122,14 @@ class Policy:
 
     def allows(self, rule: str, who: Identity, target: Mapping[str, object]) -> bool:
         """Whether the caller may. KeyError if there is no such rule."""
+        return self.asked(rule, who)(target)
+
+    def asked(self, rule: str, who: Identity) -> Callable[[Mapping[str, object]], bool]:
+        """The question whether the caller may, for many targets. KeyError as `allows`."""
         check = self.compiled.checks[rule]
-        return not self.refuses_scope(rule, who) and check(self.attributes_of(who), target)
+        if self.refuses_scope(rule, who):
+            return _nothing
+        return partial(check, self.attributes_of(who))
 
     def require(self, rule: str, who: Identity, target: Mapping[str, object]) -> None:
         """Raise Forbidden unless the caller may."""
@@ -199,10 +207,11 @@ class Policy:
 
     def _read(self) -> Compiled:
         overrides: dict[str, RuleText] = {}
+        origins: dict[str, Path] = {}
         trees: dict[str, Node] = {}
         for file in self._files():
             for name, text in read_file(file).items():
-                overrides[name] = text
+                overrides[name], origins[name] = text, file
                 trees[name] = _parsed(text, name, str(file))
         for rule in self.rules.values():
             if rule.name not in trees:
@@ -214,13 +223,17 @@ class Policy:
             checks = policy_language.compile_rules(enforced, default_rule=self.default_rule)
         except PolicySyntaxError as error:
             raise PolicyError(str(error)) from error
-        return Compiled(trees, checks, overrides)
+        return Compiled(trees, checks, overrides, origins)
 
     def _default(self, rule: Rule) -> Node:
         current = policy_language.parse(rule.default)
         if self.enforces_new_defaults or rule.deprecated_default is None:
             return current
         return policy_language.Either((current, policy_language.parse(rule.deprecated_default)))
+
+
+def _nothing(_: Mapping[str, object]) -> bool:
+    return False
 
 
 def scope_of(who: Identity) -> Scope:

@@ -325,6 +325,9 @@ def _compile_either(checks: tuple[Check, ...]) -> Check:
 
 
 def _compile_role(pattern: str) -> Check:
+    if "%" not in pattern:
+        role = pattern.lower()
+        return lambda who, _target: role in cast("frozenset[str]", who["roles"])
     expand = pattern_of(pattern)
 
     def has_role(who: Mapping[str, object], target: Mapping[str, object]) -> bool:

@@ -120,8 +120,13 @@ def explain(policy: Policy, rule: str, who: Identity, target: Mapping[str, objec
         why = f"the rule is for tokens of a {scopes}, and this one is of a {scope_of(who)}"
         return Explanation(rule, holds=False, why=why)
     inner = _explain(tree, policy, policy.attributes_of(who), target, decides=True)
-    origin = "policy file" if rule in policy.compiled.overrides else "default"
-    return Explanation(f"rule:{rule}", holds=inner.holds, why=origin, parts=(inner,))
+    why = _origin(policy, rule)
+    return Explanation(f"rule:{rule}", holds=inner.holds, why=why, parts=(inner,))
+
+
+def _origin(policy: Policy, rule: str) -> str:
+    file = policy.compiled.origins.get(rule)
+    return "default" if file is None else f"policy file {file}"
 
 
 # Roles that Keystone's bootstrap lets imply others: whoever has the one has the other.
@@ -204,7 +209,7 @@ def _explain_reference(
 ) -> Explanation:
     trees = policy.compiled.trees
     actual = name if name in trees else policy.default_rule
-    why = "" if name in trees else f"not defined; rule:{actual} stands in"
+    why = _origin(policy, name) if name in trees else f"not defined; rule:{actual} stands in"
     if actual not in trees:
         why = "not defined"
         return Explanation(f"rule:{name}", holds=False, why=why, decides=decides)

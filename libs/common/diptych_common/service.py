@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 from fastapi import APIRouter
 from starlette.middleware import Middleware
 
-from diptych_common import authentication
+from diptych_common import authentication, tracing
 from diptych_common.authentication import Authentication, Identify
 from diptych_common.compression import Compression
 from diptych_common.health import LIVE, READY, Check, Health
@@ -62,6 +63,8 @@ def middleware_stack(
     """
     health = settings.healthcheck
     proxies = settings.oslo_middleware
+    probes = frozenset({health.path, LIVE, READY})
+    tracing.check(settings.tracing)
     middleware = [
         # Everything that follows can name the request.
         Middleware(
@@ -69,6 +72,7 @@ def middleware_stack(
             max_length=settings.default.max_request_id_length,
             render_error=render_error,
         ),
+        *([Middleware(tracing.Requests, probes=probes)] if settings.tracing.enabled else []),
         # What is logged, and the links in answers, name the client and what it asked for.
         *(
             [Middleware(ProxyHeaders, trusted=proxies.trusted_proxies)]
@@ -76,7 +80,7 @@ def middleware_stack(
             else []
         ),
         # One line and one observation for whatever happens further in.
-        Middleware(AccessLog, metrics=metrics, probes=frozenset({health.path, LIVE, READY})),
+        Middleware(AccessLog, metrics=metrics, probes=probes),
         # A preflight carries no token.
         *([Middleware(Cors, **dict(settings.cors))] if settings.cors.allowed_origin else []),
         *([Middleware(Compression)] if settings.http.compress else []),
@@ -123,10 +127,11 @@ def identification(
     """How callers are identified by the sources that both services have."""
     match source:
         case "keystone":
+            counters = cache(metrics.token_lookups.labels)
             keystone = Keystone(
                 settings.keystone_authtoken,
                 service_type=service_type,
-                on_lookup=lambda outcome: metrics.token_lookups.labels(outcome).inc(),
+                on_lookup=lambda outcome: counters(outcome).inc(),
             )
             return Identification(
                 keystone.identify, keystone, challenge(settings.keystone_authtoken)

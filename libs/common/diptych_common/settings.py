@@ -99,6 +99,19 @@ NetworkList = Annotated[CommaList, AfterValidator(_are_networks)]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
+_URI_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
+
+
+def _is_uri_prefix(value: str) -> str:
+    prefix = value.rstrip("/")
+    if not _URI_PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/")):
+        raise ValueError("not a prefix")
+    return prefix
+
+
+# The beginning of paths in URLs, without a slash at its end.
+UriPrefix = Annotated[str, AfterValidator(_is_uri_prefix)]
+
 # Ports between commas.
 PortList = Annotated[tuple[Port, ...], BeforeValidator(split_commas)]
 
@@ -154,15 +167,26 @@ class Database(BaseModel):
         "PostgreSQL's URL, e.g. postgresql://user:password@host/database. A driver's name after"
         " the scheme is allowed and ignored.",
         secret=True,
-        former=("DEFAULT.sql_connection", "sql_connection"),
+        former=("DEFAULT.sql_connection", "sql_connection", "sql.connection"),
         expected="a postgresql:// URL",
     )
-    max_pool_size: int = option(5, "Connections that a process keeps open.", ge=1)
+    max_pool_size: int = option(
+        5,
+        "Connections that a process keeps open.",
+        ge=1,
+        former=("DEFAULT.sql_max_pool_size", "sql_max_pool_size"),
+    )
     max_overflow: int = option(
-        50, "Connections that a process may open beyond max_pool_size under load.", ge=0
+        50,
+        "Connections that a process may open beyond max_pool_size under load.",
+        ge=0,
+        former=("DEFAULT.sql_max_overflow", "sqlalchemy_max_overflow"),
     )
     pool_timeout: float = option(
-        30.0, "Seconds that a request waits for a connection before it is answered 503.", gt=0
+        30.0,
+        "Seconds that a request waits for a connection before it is answered 503.",
+        gt=0,
+        former=("sqlalchemy_pool_timeout",),
     )
     connect_timeout: float = option(
         10.0, "Seconds to wait for the server when a connection is opened.", gt=0
@@ -180,7 +204,7 @@ class Database(BaseModel):
         3600,
         "Seconds after which an idle connection is replaced when next used.",
         ge=1,
-        former=("idle_timeout",),
+        former=("idle_timeout", "sql_idle_timeout", "DEFAULT.sql_idle_timeout", "sql.idle_timeout"),
     )
 
 
@@ -469,7 +493,7 @@ class MessagingNotifications(BaseModel):
         ("notifications",),
         "Topics that each event is sent to: to the queue <topic>.<priority>, e.g."
         " notifications.info.",
-        former=("DEFAULT.notification_topics",),
+        former=("DEFAULT.notification_topics", "rpc_notifier2.topics"),
     )
 
 
@@ -516,10 +540,16 @@ class MessagingRabbit(BaseModel):
         0, "Deliveries of a message of a quorum queue; 0: not declared.", ge=0
     )
     rabbit_quorum_max_memory_length: int = option(
-        0, "Messages of a quorum queue in memory; 0: not declared.", ge=0
+        0,
+        "Messages of a quorum queue in memory; 0: not declared.",
+        ge=0,
+        former=("rabbit_quroum_max_memory_length",),
     )
     rabbit_quorum_max_memory_bytes: int = option(
-        0, "Bytes of a quorum queue in memory; 0: not declared.", ge=0
+        0,
+        "Bytes of a quorum queue in memory; 0: not declared.",
+        ge=0,
+        former=("rabbit_quroum_max_memory_bytes",),
     )
 
 
@@ -618,6 +648,25 @@ class Metrics(BaseModel):
     )
 
 
+class Tracing(BaseModel):
+    """[tracing]: traces for OpenTelemetry; needs the extra `otel`."""
+
+    model_config = GROUP
+
+    enabled: bool = option(False, "Send spans of requests and jobs to a collector.")
+    endpoint: str | None = option(
+        None,
+        "Where the collector takes OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces. Unset:"
+        " as the environment's OTEL_EXPORTER_OTLP_ variables say.",
+    )
+    sample_ratio: float = option(
+        1.0,
+        "Share of the requests that are traced, where the caller has not decided.",
+        ge=0,
+        le=1,
+    )
+
+
 class Jobs(BaseModel):
     """[jobs]: background work."""
 
@@ -712,6 +761,21 @@ class ServiceDefault(BaseModel, frozen=True, extra="forbid"):
     graceful_timeout: float = option(
         600.0, "Seconds that running transfers get to finish when the service is stopped.", ge=0
     )
+    drain_delay: float = option(
+        0.0,
+        "Seconds for which a service that is stopped still takes connections, so that proxies send"
+        " nothing more to it before it refuses them: /healthcheck and /readyz answer 503 meanwhile,"
+        " and each answer closes its connection.",
+        ge=0,
+    )
+    x_accel_redirect: UriPrefix = option(
+        "",
+        "Beginning of the paths below which nginx has the files of stores, in `internal` locations:"
+        " downloads from such stores are answered with X-Accel-Redirect, and nginx sends the file."
+        " Only to trusted_proxies that ask for it with `X-Sendfile-Type: X-Accel-Redirect`. Empty:"
+        " never.",
+        expected="a path such as /_store",
+    )
     allow_anonymous_access: bool = option(
         False, "Serve reads without a token, as far as the policy allows."
     )
@@ -719,8 +783,12 @@ class ServiceDefault(BaseModel, frozen=True, extra="forbid"):
         64, "Longest request id taken from a client, in characters.", ge=1
     )
     debug: bool = option(False, "Log more.")
-    log_file: str | None = option(None, "Log to this file. Unset: to standard error.")
-    log_dir: str | None = option(None, "Folder of log_file, where that is a relative name.")
+    log_file: str | None = option(
+        None, "Log to this file. Unset: to standard error.", former=("logfile",)
+    )
+    log_dir: str | None = option(
+        None, "Folder of log_file, where that is a relative name.", former=("logdir",)
+    )
     use_json: bool = option(False, "Log one JSON object a line.")
 
 
@@ -736,6 +804,7 @@ class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
     healthcheck: Healthcheck = Healthcheck()
     http: Http = Http()
     metrics: Metrics = Metrics()
+    tracing: Tracing = Tracing()
     jobs: Jobs = Jobs()
     outbound: Outbound = Outbound()
 
@@ -754,12 +823,28 @@ class UnknownOption:
 
 @dataclass(frozen=True, slots=True)
 class UnusedOption:
-    """An assignment of Glance's or Glare's that has no effect here, and why."""
+    """An assignment of Glance's or Glare's that has no effect here, and why.
+
+    It is obsolete where nothing is lost by that, unsupported where it asks for what is not to be
+    had.
+    """
 
     file: str
     section: str
     option: str
     reason: str
+    kind: Literal["obsolete", "unsupported"] = "obsolete"
+
+
+@dataclass(frozen=True, slots=True)
+class RenamedOption:
+    """An assignment by a former name; the two last are what the option is now."""
+
+    file: str
+    section: str
+    option: str
+    new_section: str
+    new_option: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -792,8 +877,31 @@ class SettingsError(Exception):
 T = TypeVar("T", bound=BaseModel)
 T_co = TypeVar("T_co", bound=BaseModel, covariant=True)
 
-# Section → option ("*" for all) → why it has no effect.
-Unused = Mapping[str, Mapping[str, str]]
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """Why what an option asks for is not to be had; its values in `harmless` ask for nothing."""
+
+    reason: str
+    harmless: tuple[str, ...] = ()
+
+    def kind_of(self, value: str) -> Literal["obsolete", "unsupported"]:
+        """What an assignment of this value is. Case does not count."""
+        is_harmless = not value or value.lower() in self.harmless
+        return "obsolete" if is_harmless else "unsupported"
+
+
+# Section → option ("*" for all others) → why it has no effect; a text: and nothing is lost by that.
+Unused = Mapping[str, Mapping[str, str | Unsupported]]
+
+
+def merged(*several: Unused) -> Unused:
+    """All of them in one; of the same option the last one counts."""
+    sections: dict[str, dict[str, str | Unsupported]] = {}
+    for one in several:
+        for section, options in one.items():
+            sections.setdefault(section, {}).update(options)
+    return sections
 
 
 @dataclass(frozen=True, slots=True)
@@ -829,6 +937,7 @@ class Loaded(Generic[T_co]):
     secret: frozenset[str]
     unknown: tuple[UnknownOption, ...]
     unused: tuple[UnusedOption, ...]
+    renamed: tuple[RenamedOption, ...]
     remarks: tuple[str, ...]
     files: tuple[Path, ...]
     directories: tuple[Path, ...]
@@ -913,10 +1022,10 @@ def load(
         repeated = read_elsewhere.repeated
     repeatable = {(section, name) for section in elsewhere for name in repeated}
 
-    document, sources, remarks = _document(model, groups, sections)
+    document, sources, renamed = _document(model, groups, sections)
     settings = _validate(model, groups, document, sources)
     unknown, not_used = _leftovers(sections, sources, groups, elsewhere, unused or {})
-    remarks += _substitutions(sections) + _repetitions(sections, apart_from=repeatable)
+    remarks = _substitutions(sections) + _repetitions(sections, apart_from=repeatable)
     return Loaded(
         settings=settings,
         sections=_plain(sections, repeatable),
@@ -929,6 +1038,7 @@ def load(
         secret=read_elsewhere.secret if read_elsewhere else frozenset(),
         unknown=unknown,
         unused=not_used,
+        renamed=renamed,
         remarks=tuple(remarks),
         files=tuple(files),
         directories=tuple(config_dirs),
@@ -1050,15 +1160,15 @@ _Places = dict[tuple[str, str], ini.Value]
 
 def _document(
     model: type[BaseModel], groups: Mapping[str, str], sections: ini.Sections
-) -> tuple[dict[str, dict[str, object]], _Places, list[str]]:
-    """The texts by field, which assignments they came from, and remarks on former names.
+) -> tuple[dict[str, dict[str, object]], _Places, tuple[RenamedOption, ...]]:
+    """The texts by field, which assignments they came from, and those by former names.
 
     The places have an entry for the option's own name, and one for each former name that was
     found, so that neither is taken for unknown.
     """
     document: dict[str, dict[str, object]] = {}
     places: _Places = {}
-    remarks: list[str] = []
+    renamed: list[RenamedOption] = []
     for section, group_field in groups.items():
         values: dict[str, object] = document.setdefault(group_field, {})
         for name, field in _group_of(model, group_field).model_fields.items():
@@ -1069,9 +1179,8 @@ def _document(
                 if old is None:
                     continue
                 places[old_section or section, old_name] = old[-1]
-                remarks.append(
-                    f"{old[-1].source}: [{old_section or section}] {old_name} is now"
-                    f" [{section}] {name}"
+                renamed.append(
+                    RenamedOption(old[-1].source, old_section or section, old_name, section, name)
                 )
                 found = found or old
             if found is None:
@@ -1080,7 +1189,7 @@ def _document(
             text = found[-1].text
             # `option =` in a file is how templates leave an option unset.
             values[name] = None if text == "" and _may_be_none(field) else text
-    return document, places, remarks
+    return document, places, tuple(renamed)
 
 
 def _may_be_none(field: FieldInfo) -> bool:
@@ -1171,15 +1280,19 @@ def _leftovers(
     for section, options in sections.items():
         if section in elsewhere:
             continue
-        reasons = unused.get(section, {})
+        reasons = unused.get(section, unused.get(section.lower(), {}))
         for name, values in options.items():
             if (section, name) in places:
                 continue
-            reason = reasons.get(name, reasons.get("*"))
-            if reason is not None:
-                not_used.append(UnusedOption(values[-1].source, section, name, reason))
-            else:
-                unknown.append(UnknownOption(values[-1].source, section, name))
+            file = values[-1].source
+            match reasons.get(name, reasons.get("*")):
+                case None:
+                    unknown.append(UnknownOption(file, section, name))
+                case Unsupported() as why:
+                    kind = why.kind_of(values[-1].text)
+                    not_used.append(UnusedOption(file, section, name, why.reason, kind))
+                case reason:
+                    not_used.append(UnusedOption(file, section, name, reason))
     return tuple(unknown), tuple(not_used)
 
 

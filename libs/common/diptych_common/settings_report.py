@@ -3,7 +3,8 @@
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Final, cast
+from dataclasses import dataclass
+from typing import Final, Literal, cast
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -12,6 +13,7 @@ from diptych_common.logs import HIDDEN, redact
 from diptych_common.settings import Loaded, expected, notes_of
 
 _WIDTH: Final = 100
+_IGNORED: Final = "nobody reads it"
 
 # Options of sections that other parts read, if somebody misspells the name of a secret one.
 _SECRET_OPTION: Final = re.compile(r"(?i)password|secret|token|key")
@@ -72,19 +74,64 @@ def show(loaded: Loaded[BaseModel]) -> str:
     return "\n".join(lines)
 
 
+Outcome = Literal["used", "renamed", "obsolete", "unsupported", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of an assignment; `reason` says why, and is empty for one that is used."""
+
+    file: str
+    section: str
+    option: str
+    outcome: Outcome
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """One line."""
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.file}: [{self.section}] {self.option} is {self.outcome}{why}"
+
+
+def verdicts(loaded: Loaded[BaseModel]) -> list[Verdict]:
+    """What becomes of each option that is set anywhere, in the order of the files.
+
+    Of one that is set several times the last one counts. An unsupported one asks for what is not to
+    be had, an obsolete one for what needs no asking.
+    """
+    found = {
+        (one.section, one.option): one
+        for one in (
+            *(
+                Verdict(one.file, one.section, one.option, "unknown", _IGNORED)
+                for one in loaded.unknown
+            ),
+            *(
+                Verdict(one.file, one.section, one.option, one.kind, one.reason)
+                for one in loaded.unused
+            ),
+            *(
+                Verdict(
+                    *(one.file, one.section, one.option, "renamed"),
+                    reason=f"it is [{one.new_section}] {one.new_option}",
+                )
+                for one in loaded.renamed
+            ),
+        )
+    }
+    return [
+        found.pop((section, option), Verdict(file, section, option, "used"))
+        for (section, option), file in loaded.places.items()
+    ]
+
+
 def check(loaded: Loaded[BaseModel]) -> list[str]:
-    """A line for every option that is unknown or has no effect, and for every remark.
+    """A line for every option that is not used under its name, and for every remark.
 
     Empty: the files are read exactly as they were meant.
     """
-    unknown = [
-        f"{one.file}: [{one.section}] {one.option} is unknown and ignored" for one in loaded.unknown
-    ]
-    unused = [
-        f"{one.file}: [{one.section}] {one.option} has no effect: {one.reason}"
-        for one in loaded.unused
-    ]
-    return [*unknown, *unused, *loaded.remarks]
+    told = [one for one in verdicts(loaded) if one.outcome != "used"]
+    return [*map(str, told), *loaded.remarks]
 
 
 def document(model: type[BaseModel], *, named: Named | None = None) -> str:

@@ -23,11 +23,10 @@ from typing import Any, Final, Literal, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import Table
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych_common import jobs
-from diptych_common.database import Database
+from diptych_common import jobs, tracing
+from diptych_common.database import TROUBLE, Database
 from diptych_common.errors import ServiceUnavailable
 from diptych_common.jobs import End, GiveUp, Job, JobLost, TryAgain
 from diptych_common.sealing import Sealed
@@ -37,9 +36,6 @@ log = logging.getLogger(__name__)
 PAUSE_AT_MOST_S: Final = 600.0
 # Until a job is undone, what it held is held for nobody.
 UNDOING_PAUSE_AT_MOST_S: Final = 15.0
-# What the database may answer at any time, a schema that is not migrated yet included. The loop
-# goes on: nobody would notice that it ended, beside an API that works.
-TROUBLE: Final = (ServiceUnavailable, SQLAlchemyError)
 
 T = TypeVar("T")
 _CANCELLED: Final = End("cancelled", "Cancelled.")
@@ -203,6 +199,7 @@ class Worker:
                     del unscheduled[kind]
                 idle = await self._take()
             except TROUBLE as error:
+                # Nobody would notice that the loop ended, beside an API that works.
                 log.error("No jobs are taken for now: %s", error)
                 idle = min(self._poll, 1.0)
             with suppress(TimeoutError):
@@ -266,10 +263,11 @@ class Worker:
         self._on_start(job.kind)
         try:
             end = self._foregone(job)
-            if end is None:
-                end = await self._work(held)
-            if end is not None:
-                await self._undo(held, end)
+            with tracing.job(job.kind):
+                if end is None:
+                    end = await self._work(held)
+                if end is not None:
+                    await self._undo(held, end)
         except asyncio.CancelledError:
             if self._draining:
                 held.outcome = "returned"
@@ -506,9 +504,9 @@ def _pause_s(attempts: int, at_most_s: float) -> float:
 
 
 @asynccontextmanager
-async def running(worker: Worker) -> AsyncGenerator[None]:
-    """Run a worker beside the API; on leaving, its jobs are handed back."""
-    stop = asyncio.Event()
+async def running(worker: Worker, *, stop: asyncio.Event | None = None) -> AsyncGenerator[None]:
+    """Run a worker beside the API; when `stop` is set, or on leaving, its jobs are handed back."""
+    stop = stop or asyncio.Event()
     run = asyncio.create_task(worker.run(stop))
     try:
         yield
