@@ -5,7 +5,8 @@ orders come (see `Order`), each with two sockets: where the service listens, and
 its steps, a line for each (first of all its process id). A forked service is the real application
 with its worker; SERVICE is `images` or `artifacts`. Nothing in its code knows of this: a step is
 
-- a statement, before and after; a commit, before and after (by SQLAlchemy's events);
+- a statement, before and after; a commit, before and after (by SQLAlchemy's events, and methods of
+  asyncpg's connections that are replaced by ones that tell);
 - a call to a store, before and after, and each block that is handed to one (the classes of the open
   stores are replaced by ones that tell and then do the same);
 - a system call that changes a folder, before; a subprocess, before; a connection, before (by
@@ -30,7 +31,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import asyncpg
 import greenlet
 import uvicorn
 from diptych_common import logs
@@ -54,6 +57,9 @@ _TIMED = frozenset(
 _DRIVERS = ("filesystem", "s3", "swift")
 
 _TIMED_CALLERS = frozenset({"_renew_until_lost", "_beat", "_stop_cancelled"})
+
+# What carries statements of others.
+_CARRIERS = frozenset({"diptych_common.database", "diptych_common.prepared"})
 
 _AUDITED = frozenset(
     {
@@ -114,48 +120,75 @@ class Steps:
 def watch_statements(steps: Steps) -> None:
     """Make steps of what this process sends to PostgreSQL."""
 
-    def before(connection: Any, *_: object) -> None:
+    # By connection of asyncpg's: the step that it is at, the first of its transaction, and the
+    # transaction that it has committed.
+    told: WeakKeyDictionary[Any, dict[str, str | None]] = WeakKeyDictionary()
+
+    def before(driver: Any) -> None:
+        info = told.setdefault(driver, {})
         names = _callers()
         name = names[0] if names else "?"
         if name in _TIMED or any(one.partition(".")[2] in _TIMED_CALLERS for one in names):
             name = None
-        connection.info["step"] = name
+        info["step"] = name
         if name and name != "jobs.claim":
-            connection.info.setdefault("begun", name)
+            info.setdefault("begun", name)
             steps.reached(f"before {name}")
 
-    def after(connection: Any, cursor: Any, *_: object) -> None:
-        name = connection.info["step"]
-        if name == "jobs.claim" and cursor.rowcount <= 0:
-            connection.info["step"] = None
+    def after(driver: Any, rows: int) -> None:
+        info = told[driver]
+        name = info["step"]
+        if name == "jobs.claim" and rows <= 0:
+            info["step"] = None
         elif name:
-            connection.info.setdefault("begun", name)
+            info.setdefault("begun", name)
             steps.reached(f"after {name}")
 
-    def commit(connection: Any) -> None:
-        if name := connection.info.get("begun"):
-            connection.info["committed"] = name
-            steps.reached(f"before commit of {name}")
+    def before_execution(connection: Any, *_: object) -> None:
+        before(connection.connection.driver_connection)
 
-    def checkin(_: object, record: Any) -> None:
-        record.info.pop("begun", None)
-        if name := record.info.pop("committed", None):
+    def after_execution(connection: Any, cursor: Any, *_: object) -> None:
+        after(connection.connection.driver_connection, cursor.rowcount)
+
+    driver: Any = asyncpg.Connection
+    fetch, execute = driver.fetch, driver.execute
+
+    async def telling_fetch(self: Any, statement: str, *values: object) -> list[Any]:
+        before(self)
+        rows = await fetch(self, statement, *values)
+        after(self, len(rows))
+        return rows
+
+    async def telling_execute(self: Any, statement: str, *values: object) -> str:
+        info = told.get(self, {})
+        if statement == "COMMIT" and (name := info.get("begun")):
+            info["committed"] = name
+            steps.reached(f"before commit of {name}")
+        return await execute(self, statement, *values)
+
+    def checkin(connection: Any, _: object) -> None:
+        info = told.get(connection.driver_connection, {}) if connection is not None else {}
+        info.pop("begun", None)
+        if name := info.pop("committed", None):
             steps.reached(f"after commit of {name}")
 
-    event.listen(Engine, "before_cursor_execute", before)
-    event.listen(Engine, "after_cursor_execute", after)
-    event.listen(Engine, "commit", commit)
+    event.listen(Engine, "before_cursor_execute", before_execution)
+    event.listen(Engine, "after_cursor_execute", after_execution)
+    # What `diptych_common.database` sends beneath SQLAlchemy.
+    driver.fetch = telling_fetch
+    driver.execute = telling_execute
     event.listen(Pool, "checkin", checkin)
 
 
 def _callers() -> list[str]:
     """The functions of ours that wait for this statement, as module.function, innermost first."""
+    # SQLAlchemy's are in a greenlet, whose parent waits.
     parent = greenlet.getcurrent().parent
-    frame: FrameType | None = parent.gr_frame if parent else None
+    frame: FrameType | None = parent.gr_frame if parent else sys._getframe(1)
     names: list[str] = []
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith("diptych_") and module != "diptych_common.database":
+        if module.startswith("diptych_") and module not in _CARRIERS:
             names.append(f"{module.rpartition('.')[2]}.{frame.f_code.co_name}")
         frame = frame.f_back
     return names

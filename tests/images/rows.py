@@ -1,14 +1,11 @@
-"""Images made as rows, for tests of statements; and what the driver sent to the server."""
+"""Images made as rows, for tests of statements."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from uuid import uuid4
 
 from diptych_common.database import Database
 from diptych_common.settings import Database as DatabaseSettings
 from diptych_images.db import images
 from diptych_images.db.images import ImageRow
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 OWNER = "project-of-the-owner"
@@ -50,18 +47,3 @@ async def finish(connection: AsyncConnection, image_id: str, attempt: str) -> Im
         os_hash_algo="sha512",
         os_hash_value="d" * 128,
     )
-
-
-@contextmanager
-def statements(connection: AsyncConnection) -> Generator[list[tuple[str, tuple[object, ...]]]]:
-    """The statements, with their parameters, that go through the connection meanwhile."""
-    seen: list[tuple[str, tuple[object, ...]]] = []
-
-    def note(_: object, __: object, statement: str, parameters: tuple[object, ...], *___: object):
-        seen.append((statement, parameters))
-
-    event.listen(connection.sync_connection, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(connection.sync_connection, "before_cursor_execute", note)

@@ -17,7 +17,7 @@ from diptych_images.db.pages import Direction
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests import databases
-from tests.images.rows import OWNER, make_active, make_image, open_database, statements
+from tests.images.rows import OWNER, make_active, make_image, open_database
 
 START = datetime(2026, 1, 1, 12, 0, 0, 500_000, tzinfo=UTC)
 UNKNOWN = "11111111-2222-4333-8444-555555555555"
@@ -429,7 +429,7 @@ async def test_one_text_serves_all_values(connection: AsyncConnection):
             marker=str(uuid4()),
         )
 
-    with statements(connection) as seen:
+    with databases.noted(connection) as seen:
         for word, number in (("a", 1), ("'; DROP TABLE images; --", 3)):
             await image_list.page(connection, query(word, number), project_id=word, is_admin=False)
     assert len({text for text, _ in seen}) == 1

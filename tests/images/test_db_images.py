@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests import databases
-from tests.images.rows import OWNER, finish, make_active, make_image, open_database, statements
+from tests.images.rows import OWNER, finish, make_active, make_image, open_database
 
 UNKNOWN = "11111111-2222-4333-8444-555555555555"
 
@@ -148,7 +148,7 @@ async def test_membership_waits_while_an_image_is_private(connection: AsyncConne
 async def test_a_text_that_is_no_id_finds_nothing_and_asks_nothing(
     connection: AsyncConnection, text: str
 ):
-    with statements(connection) as seen:
+    with databases.noted(connection) as seen:
         assert await images.get(connection, text, project_id=None, is_admin=True) is None
         assert await images.get_for_update(connection, text, project_id=None, is_admin=True) is None
         assert not await images.knows_attempt(connection, text)

@@ -7,7 +7,6 @@ import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import md5
 from itertools import count
 from typing import Any, Literal
 
@@ -20,59 +19,16 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests import databases
-from tests.images.rows import open_database, statements
+from tests.images.catalogue import fill, image_hash, image_id, image_name
+from tests.images.rows import open_database
 
 ME = "me"
 
 
-def image_id(number: int) -> str:
-    """The id of the image with this number in the catalogue."""
-    return f"00000000-0000-4000-8000-{number:012x}"
+SEEN = 5000
 
-
-# The numbers 1 to 5,000 are what ME sees, and never change: 3,000 public images of the operator,
-# among them one with the tag `amphora`; 1,000 own ones; 1,000 that are offered to ME. Numbers
-# above are private, shared and community images of 2,000 other projects, that carry the same
-# names, tags and properties. Of all of them some are hidden and some deleted.
-FILL = """
-INSERT INTO images (id, name, status, visibility, owner, disk_format, container_format, size,
-    checksum, os_hash_value, os_hidden, tags, properties, created_at, updated_at, deleted_at)
-SELECT
-    ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
-    CASE WHEN n % 50 > 0 THEN 'name-' || n * 7919 % 30000 END,
-    CASE WHEN n % 20 = 11 THEN 'deleted' WHEN n % 97 = 0 THEN 'queued' ELSE 'active' END,
-    CASE WHEN n <= 3000 THEN 'public'
-        WHEN n <= 5000 THEN (ARRAY['shared', 'private'])[CASE WHEN n > 4000 THEN 1
-            ELSE 1 + n % 2 END]
-        ELSE (ARRAY['shared', 'private', 'private', 'community'])[1 + n % 4] END,
-    CASE WHEN n <= 3000 THEN 'operator' WHEN n <= 4000 THEN 'me'
-        ELSE 'project-' || n * 104729 % 2000 END,
-    'qcow2', 'bare', n * 1000, md5(n::text), md5(n::text), n % 20 = 7,
-    CASE WHEN n = 2000 THEN ARRAY['amphora', 'linux'] WHEN n % 3 = 0 THEN ARRAY['linux']
-        ELSE '{}' END,
-    jsonb_build_object('os_distro', (ARRAY['ubuntu', 'debian', 'fedora'])[1 + n % 3],
-        'serial', n::text),
-    -- Those of ME lie among the others in time.
-    timestamptz '2020-01-01' + n * 7919 % 1000003 * interval '1 minute',
-    timestamptz '2020-01-01' + n * 7919 % 1000003 * interval '1 minute',
-    CASE WHEN n % 20 = 11 THEN now() END
-FROM generate_series(CAST(:first AS bigint), :last) n
-"""
-OFFER = """
-INSERT INTO image_members (image_id, member, status)
-SELECT id, CASE WHEN owner LIKE 'project-%' AND size BETWEEN 4000001 AND 5000000 THEN 'me'
-    ELSE 'project-' || size / 1000 % 2000 END,
-    CASE WHEN size % 5000 = 0 THEN 'pending' ELSE 'accepted' END
-FROM images WHERE visibility = 'shared' AND size BETWEEN :first * 1000 AND :last * 1000
-"""
-PLACE = """
-INSERT INTO image_locations (image_id, store, url, status)
-SELECT id, 'fast', 'file:///images/' || id, 'active'
-FROM images WHERE status = 'active' AND size BETWEEN :first * 1000 AND :last * 1000
-"""
-
-A_NAME = f"name-{2001 * 7919 % 30000}"
-A_HASH = md5(b"2000").hexdigest()
+A_NAME = image_name(2001)
+A_HASH = image_hash(2000)
 BY_NAME: tuple[tuple[SortKey, Direction], ...] = (
     ("name", "asc"),
     ("created_at", "asc"),
@@ -221,7 +177,7 @@ async def costs(connection: AsyncConnection) -> dict[tuple[Who, str, Plans], Cos
     measured: dict[tuple[Who, str, Plans], Cost] = {}
     for who, name in CASES:
         query, _ = (OF_A_PROJECT if who == "project" else OF_AN_ADMINISTRATOR)[name]
-        with statements(connection) as seen:
+        with databases.noted(connection) as seen:
             await image_list.page(connection, query, project_id=ME, is_admin=who == "administrator")
         for plans in ("first", "kept"):
             measured[who, name, plans] = await explain(connection, *seen[0], plans)
@@ -246,8 +202,7 @@ async def catalogue(postgres_url: str) -> AsyncGenerator[Catalogue]:
         await connection.execute(text("ALTER TABLE images ALTER tags SET STATISTICS 10"))
         measured: list[dict[tuple[Who, str, Plans], Cost]] = []
         for first, last in ((1, 20_000), (20_001, 100_000)):
-            for fill in (FILL, OFFER, PLACE):
-                await connection.execute(text(fill), {"first": first, "last": last})
+            await fill(connection, first, last, me=ME, seen=SEEN)
             await connection.execute(text("VACUUM ANALYZE"))
             measured.append(await costs(connection))
     yield Catalogue(url, *measured)
@@ -289,7 +244,7 @@ def test_a_page_costs_an_administrator_a_page(catalogue: Catalogue, name: str):
 @pytest.mark.parametrize("is_admin", [False, True])
 async def test_an_image_is_found_by_its_index(catalogue: Catalogue, is_admin: bool):
     async with open_database(catalogue.url) as db, db.read() as connection:
-        with statements(connection) as seen:
+        with databases.noted(connection) as seen:
             row = await images.get(connection, image_id(4002), project_id=ME, is_admin=is_admin)
         assert row is not None
         assert len(row["locations"]) == 1

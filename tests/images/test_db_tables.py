@@ -1,5 +1,6 @@
 """The migrated schema is the one that the code describes."""
 
+import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -54,7 +55,7 @@ async def test_constraints_have_the_names_and_conditions_of_the_code(images_data
 )
 async def test_rows_that_mean_nothing_are_refused(images_database: str, values: dict[str, object]):
     async with open_database(images_database) as db, db.read() as connection:
-        with pytest.raises(IntegrityError):
+        with pytest.raises(asyncpg.CheckViolationError):
             await make_image(connection, **values)
 
 

@@ -14,7 +14,8 @@ from diptych_images.db.tasks import TaskQuery, TaskRow
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tests.images.rows import OWNER, make_image, open_database, statements
+from tests import databases
+from tests.images.rows import OWNER, make_image, open_database
 
 AN_HOUR = timedelta(hours=1)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -120,7 +121,7 @@ async def test_the_tasks_of_an_image_come_with_it(images_db: Database):
         await make_task(connection, image_id=str(uuid4()))
 
         async def seen(project: str, *, is_admin: bool = False) -> list[TaskRow]:
-            with statements(connection) as sent:
+            with databases.noted(connection) as sent:
                 found = await tasks.of_image(
                     connection, image["id"], project_id=project, is_admin=is_admin
                 )
@@ -170,7 +171,7 @@ async def test_pages_hold_every_task_once(
         marker = None
         while True:
             query = TaskQuery(limit=3, sort_key=key, sort_dir=direction, marker=marker)
-            with statements(connection) as sent:
+            with databases.noted(connection) as sent:
                 page = await tasks.page(connection, query, project_id=None, is_admin=True)
             assert len(sent) == 1
             assert page.marker_found

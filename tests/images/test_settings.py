@@ -1,12 +1,10 @@
 """What the images service takes from a Glance file."""
 
 import pickle
-from functools import partial
 from pathlib import Path
 
 import pytest
 from diptych_common.settings import SettingsError
-from diptych_images.cli import SERVICE
 from diptych_images.settings import ImagesSettings, delivers, load, stores, with_leftovers
 from diptych_store.options.filesystem import FilesystemOptions
 from diptych_store.settings import StoreConfig
@@ -282,10 +280,3 @@ def test_node_staging_uri_yields_to_the_store_of_that_name(tmp_path: Path, rest:
     assert told.reason == "[os_glance_staging_store] says where staging is"
     found = stores(load(config_files=[file], environ={})).staging
     assert found is None or [*found.options.places()] == ["/srv/other"]
-
-
-def test_what_a_worker_is_told_fits_into_a_pipe(glance_file: Path) -> None:
-    loaded = load(config_files=[glance_file], environ={})
-    told = pickle.dumps((partial(SERVICE.create_app, loaded), SERVICE.logging(loaded)))
-    # Pipes hold 64 KiB; the rest is for what multiprocessing adds.
-    assert len(told) < 32 * 1024

@@ -91,7 +91,7 @@ class EndlessUpload:
         self.was_cut_off = asyncio.Event()
 
     async def __aenter__(self) -> "EndlessUpload":
-        _, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         head = "".join(f"{name}: {value}\r\n" for name, value in UPLOAD.items())
         self._writer.write(
             f"PUT {self._path} HTTP/1.1\r\nHost: x\r\n{head}"
@@ -102,6 +102,10 @@ class EndlessUpload:
 
     async def __aexit__(self, *_: object) -> None:
         await self.go_away()
+
+    async def head(self) -> bytes:
+        """The first lines of an answer that comes before the end of the upload."""
+        return await self._reader.readuntil(b"\r\n\r\n")
 
     async def go_away(self) -> None:
         """Break the connection off, as a client that dies does."""
@@ -260,6 +264,32 @@ async def test_stopped_daemon_finishes_the_upload_first(
     assert await stopping == 0
     daemon.start()
     assert await state(http, image) == "active"
+
+
+async def test_an_upload_that_a_stop_does_not_wait_for_may_be_tried_again(
+    empty_database: str, tmp_path: Path
+) -> None:
+    await migrations.upgrade(empty_database, "diptych_images.migrations")
+    environ = settings(empty_database, tmp_path, DEFAULT__GRACEFUL_TIMEOUT="1")
+    daemon = Daemon(environ, tmp_path / "log")
+    daemon.start()
+
+    async with httpx.AsyncClient(base_url=daemon.url, timeout=60) as http:
+        image = await new_image(http)
+        async with EndlessUpload(daemon, image) as upload:
+            await until(lambda: files(tmp_path))
+            stopping = asyncio.create_task(asyncio.to_thread(daemon.stop))
+            head = await upload.head()
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nretry-after: 5\r\n" in head
+        assert await stopping == 0
+        # By the request itself, before the process ended.
+        assert files(tmp_path) == []
+        daemon.start()
+        assert await state(http, image) == "queued"
+        again = await http.put(image["file"], content=b"at last", headers=UPLOAD)
+        assert again.status_code == 204
+    assert daemon.stop() == 0
 
 
 def resident(daemon: Daemon) -> int:

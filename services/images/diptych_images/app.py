@@ -14,10 +14,11 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Any, cast
 
-from diptych_common import sealing, service
-from diptych_common.application import Application, assemble
+from diptych_common import backlog, sealing, service, tracing
+from diptych_common.application import Application, assemble, stopping
 from diptych_common.database import Database
 from diptych_common.delivery import Delivery, delivering
+from diptych_common.handover import Handover
 from diptych_common.keystone import Keystone
 from diptych_common.limits import UnifiedLimits
 from diptych_common.metrics import Metrics
@@ -58,8 +59,8 @@ from diptych_images.api.resources import Resources
 from diptych_images.api.versions import VersionNegotiation
 from diptych_images.barbican import Barbican
 from diptych_images.cache import upkeep as caches
+from diptych_images.db.tables import image_locations, outbox
 from diptych_images.db.tables import jobs as jobs_table
-from diptych_images.db.tables import outbox
 from diptych_images.imports import plugins
 from diptych_images.imports.equipment import Equipment
 from diptych_images.property_protection import PropertyProtection
@@ -141,8 +142,9 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
     )
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
+    async def lifespan(api: FastAPI) -> AsyncGenerator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(_traced(settings))
             await stack.enter_async_context(db)
             await stack.enter_async_context(front.opened)
             stores = await stack.enter_async_context(
@@ -158,12 +160,13 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
             stack.callback(blocks.close)
             await stack.enter_async_context(_watching(policy, protection))
             caching = await stack.enter_async_context(caches.kept(settings, db, stores, metrics))
+            await stack.enter_async_context(_backlog_measured(settings, db, metrics))
             if settings.jobs.with_worker:
                 await plugins.tidy(settings)
                 equipment = Equipment(
                     settings, db, stores, outbound, blocks, metrics, protection, quotas, barbican
                 )
-                await stack.enter_async_context(running(make_worker(equipment)))
+                await stack.enter_async_context(running(make_worker(equipment), stop=stopping(api)))
                 await stack.enter_async_context(_delivering(equipment, delivery))
             yield {
                 "resources": Resources(
@@ -183,6 +186,7 @@ def create_app(loaded: Loaded[ImagesSettings]) -> Application:
                     quotas=quotas,
                     caching=caching,
                     barbican=barbican,
+                    handover=Handover.configured(settings),
                 )
             }
 
@@ -230,6 +234,20 @@ async def _watching(policy: Policy, protection: PropertyProtection) -> AsyncGene
             task.cancel()
 
 
+def _traced(settings: ImagesSettings) -> AbstractAsyncContextManager[None]:
+    """Send the spans of this process meanwhile."""
+    return tracing.sending(settings.tracing, service="diptych-images")
+
+
+def _backlog_measured(
+    settings: ImagesSettings, db: Database, metrics: Metrics
+) -> AbstractAsyncContextManager[None]:
+    """Tell what nobody does although it should be done, meanwhile."""
+    return backlog.measured(
+        db, settings.metrics, metrics, jobs=jobs_table, attempts=image_locations
+    )
+
+
 def _delivering(
     equipment: Equipment, delivery: Delivery | None
 ) -> AbstractAsyncContextManager[None]:
@@ -264,10 +282,12 @@ async def run_worker(loaded: Loaded[ImagesSettings]) -> None:
     try:
         with listening if settings.metrics.enabled else nullcontext():
             async with (
+                _traced(settings),
                 db,
                 opened as stores,
                 marks.compared(db, stores),
                 _watching(policy, protection),
+                _backlog_measured(settings, db, metrics),
                 _quotas(settings, unified_limits(settings)) as quotas,
                 Barbican(settings) as barbican,
             ):

@@ -2,10 +2,10 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -14,13 +14,17 @@ from diptych_common.command_line import (
     BackgroundJobs,
     ConfigDirs,
     ConfigFiles,
+    Patient,
     Service,
     StoreReports,
     commands,
 )
 from diptych_common.database import Database
+from diptych_common.doctor.findings import Examination
+from diptych_common.doctor.front import Front
 from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
+from diptych_common.purge import Kept
 from diptych_common.settings import Loaded
 from diptych_store import report
 from diptych_store.errors import StoreError
@@ -33,10 +37,13 @@ from diptych_images import deletion, marks, policies, readers, removal, settings
 from diptych_images import explain as explanation
 from diptych_images.cache import upkeep as caches
 from diptych_images.cache.directory import Directory
+from diptych_images.db import deletion as deleted_images
 from diptych_images.db import explain as everything
+from diptych_images.db import tasks
 from diptych_images.db.images import ImageRow, is_uuid
 from diptych_images.db.metadefs import namespaces
 from diptych_images.db.tables import jobs as jobs_table
+from diptych_images.db.tables import outbox
 from diptych_images.imports import plugins
 from diptych_images.settings import ImagesSettings
 from diptych_images.wire.metadef import NewNamespace
@@ -72,6 +79,37 @@ async def _adopt_store(loaded: Loaded[ImagesSettings], name: str) -> str:
     return f"Store {name} is not compared between nodes: there is nothing to adopt."
 
 
+def _is_ours(document: Any) -> bool:
+    return any(one["id"].startswith("v2.") for one in document["versions"])
+
+
+def _links_of(document: Any) -> list[str]:
+    return [link["href"] for one in document["versions"] for link in one["links"]]
+
+
+def _front(loaded: Loaded[ImagesSettings]) -> Front:
+    return Front(
+        is_ours=_is_ours,
+        links_of=_links_of,
+        upload="/v2/images/00000000-0000-0000-0000-000000000000/file",
+        largest=loaded.settings.default.image_size_cap,
+    )
+
+
+def _other_examinations(loaded: Loaded[ImagesSettings]) -> Mapping[str, Examination]:
+    from diptych_common.doctor import servers
+
+    found: dict[str, Examination] = {}
+    messaging = servers.messaging_of(loaded.settings)
+    if messaging is not None:
+        found["messaging"] = messaging
+    if loaded.settings.paste_deploy.identity == "keystone":
+        found["barbican"] = servers.barbican(
+            loaded.settings.barbican, loaded.settings.keystone_authtoken, service_type="image"
+        )
+    return found
+
+
 SERVICE = Service(
     name="diptych-images",
     model=settings.ImagesSettings,
@@ -83,6 +121,17 @@ SERVICE = Service(
     with_leftovers=_with_leftovers,
     stores=StoreReports(describe=_describe_stores, check=_check_stores, adopt=_adopt_store),
     jobs=BackgroundJobs(table=jobs_table, can_retry=(removal.JOB, readers.JOB, deletion.JOB)),
+    kept=(
+        Kept("deleted images", deleted_images.count_purgeable, deleted_images.purge),
+        Kept("tasks that have ended", tasks.count_ended, tasks.remove_ended),
+    ),
+    patient=Patient(
+        service_type="image",
+        flavor=lambda settings: settings.paste_deploy.identity,
+        front=_front,
+        outbox=outbox,
+        others=_other_examinations,
+    ),
 )
 
 main = commands(SERVICE)

@@ -12,14 +12,12 @@ import socket
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
-from diptych_common.database import Database
-from diptych_common.errors import ServiceUnavailable
+from diptych_common.database import TROUBLE, Database
 from diptych_common.logs import operator
 from diptych_store.errors import StoreError
 from diptych_store.protocol import Marks, Store
 from diptych_store.registry import Stores
 from diptych_store.settings import STAGING
-from sqlalchemy.exc import SQLAlchemyError
 
 from diptych_images.db import stores as marks_of_stores
 
@@ -104,7 +102,7 @@ async def _is_same(db: Database, store: Store) -> bool:
             return True
         async with db.write() as connection:
             noted = await marks_of_stores.note_marks(connection, store.name, marks, node=_node())
-    except (StoreError, ServiceUnavailable, SQLAlchemyError) as failure:
+    except (StoreError, *TROUBLE) as failure:
         log.warning("Store %s cannot be compared with other nodes': %s", store.name, failure)
         return False
     if marks <= {*noted["marks"]}:

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 from diptych_common import delivery
 from diptych_common import settings as common
 from diptych_common.delivery import Delivery
+from diptych_common.oslo_options import OSLO
 from diptych_common.settings import (
     GROUP,
     Bytes,
@@ -16,6 +17,7 @@ from diptych_common.settings import (
     Loaded,
     Port,
     PortList,
+    Unsupported,
     option,
 )
 from diptych_store.settings import (
@@ -367,7 +369,12 @@ class Task(BaseModel):
         "Folder for the files of plug-ins, with room for as many images as are imported at a time,"
         " twice. Several processes and hosts may have the same. Unset: /var/tmp.",
     )
-    task_time_to_live: int = option(48, "Hours for which a task is shown after its end.", ge=0)
+    task_time_to_live: int = option(
+        48,
+        "Hours for which a task is shown after its end.",
+        ge=0,
+        former=("DEFAULT.task_time_to_live",),
+    )
 
 
 class ImagesSettings(common.ServiceSettings, frozen=True):
@@ -423,195 +430,88 @@ IMPORT_METHODS: Final = frozenset(
 ACT_FOR_USERS: Final = frozenset({"glance-download", "swift-local"})
 """The import methods whose job needs the caller's token."""
 
-_NOT_YET = "not supported yet"
-_ONE_DATABASE = "there is one database, PostgreSQL"
-_RETRIES = "a lost connection is replaced once; beyond that a request is answered 503"
-_LIBRARY = "the library that it tuned is not used"
+_REGISTRY = "there is no registry"
 _JUST_IN_TIME = "a certificate is read while the user's token is valid"
 _BARBICAN = "certificates are read from Barbican, see [barbican]"
+_JOBS = "jobs are run from the database"
 
 # What Glance's files may hold that has no effect here, so that a file can be given as it is.
-UNUSED: Final[common.Unused] = {
-    "DEFAULT": {
-        "image_cache_driver": "the cache's directory says itself what is in it",
-        "image_cache_sqlite_db": "the cache's directory says itself what is in it",
-        "scrub_pool_size": "bytes are removed by jobs, as many at a time as [jobs] concurrency",
-        "wakeup_time": "an image is scrubbed when its scrub_time is over",
-        "restore": "see the command restore",
-        "metadata_encryption_key": "location URLs are stored without credentials",
-        "digest_algorithm": "signatures name their own hash",
-        "allow_additional_image_properties": "custom properties are always allowed",
-        "enable_v1_api": "version 1 is gone",
-        "enable_v2_api": "version 2 is what is served",
-        "enable_v1_registry": "there is no registry",
-        "enable_v2_registry": "there is no registry",
-        "registry_host": "there is no registry",
-        "registry_port": "there is no registry",
-        "data_api": "there is no registry",
-        "owner_is_tenant": "images belong to projects",
-        "admin_role": "the rule context_is_admin says who is an administrator",
-        "location_strategy": "stores are ordered by weight",
-        "backlog": "the system's own limit counts",
-        "tcp_keepidle": "the system's own setting counts",
-        "max_header_line": "the server's own limit counts",
-        "http_keepalive": "connections are kept",
-        "client_socket_timeout": "a proxy in front ends idle connections",
-        "secure_proxy_ssl_header": "see enable_proxy_headers_parsing of [oslo_middleware]",
-        "pydev_worker_debug_host": "a debugger is attached from outside",
-        "pydev_worker_debug_port": "a debugger is attached from outside",
-        "executor_thread_pool_size": _LIBRARY,
-        "rpc_response_timeout": _LIBRARY,
-        "log_config_append": "logging is set up by debug, use_json and log_file",
-        "logging_context_format_string": "the format is fixed",
-        "logging_default_format_string": "the format is fixed",
-        "logging_debug_format_suffix": "the format is fixed",
-        "logging_exception_prefix": "the format is fixed",
-        "logging_user_identity_format": "the format is fixed",
-        "log_date_format": "the format is fixed",
-        "default_log_levels": "debug raises the service's own level only",
-        "use_stderr": "unset log_file logs to standard error",
-        "use_syslog": "standard error goes to the journal",
-        "use_journal": "standard error goes to the journal",
-        "syslog_log_facility": "standard error goes to the journal",
-        "use_eventlog": "standard error goes to the journal",
-        "log_color": "the format is fixed",
-        "log_options": "see `config show`",
-        "log_rotate_interval": "the file is opened again when it was moved away",
-        "log_rotate_interval_type": "the file is opened again when it was moved away",
-        "log_rotation_type": "the file is opened again when it was moved away",
-        "max_logfile_count": "the file is opened again when it was moved away",
-        "max_logfile_size_mb": "the file is opened again when it was moved away",
-        "watch_log_file": "the file is always watched",
-        "publish_errors": "errors are in the log",
-        "instance_format": "the format is fixed",
-        "instance_uuid_format": "the format is fixed",
-        "rate_limit_burst": "log lines are not limited",
-        "rate_limit_except_level": "log lines are not limited",
-        "rate_limit_interval": "log lines are not limited",
-        "fatal_deprecations": "there is nothing deprecated",
-        "verbose": "see debug",
+UNUSED: Final[common.Unused] = common.merged(
+    OSLO,
+    {
+        "DEFAULT": {
+            "image_cache_driver": "the cache's directory says itself what is in it",
+            "image_cache_sqlite_db": "the cache's directory says itself what is in it",
+            "scrub_pool_size": "bytes are removed by jobs, as many at a time as [jobs] concurrency",
+            "wakeup_time": "an image is scrubbed when its scrub_time is over",
+            "daemon": "images are scrubbed by jobs, or `scrub` once",
+            "restore": "see the command restore",
+            "metadata_encryption_key": "location URLs are stored without credentials",
+            "digest_algorithm": "signatures name their own hash",
+            "allow_additional_image_properties": Unsupported(
+                "custom properties are always allowed", harmless=("true",)
+            ),
+            "enable_v1_api": Unsupported("version 1 is gone", harmless=("false",)),
+            "enable_v2_api": Unsupported("version 2 is what is served", harmless=("true",)),
+            **dict.fromkeys(
+                (
+                    *("enable_v1_registry", "enable_v2_registry", "registry_host"),
+                    *("registry_port", "data_api"),
+                ),
+                _REGISTRY,
+            ),
+            "owner_is_tenant": Unsupported("images belong to projects", harmless=("true",)),
+            "admin_role": Unsupported(
+                "the rule context_is_admin says who is an administrator", harmless=("admin",)
+            ),
+            "location_strategy": Unsupported(
+                "stores are ordered by weight", harmless=("location_order",)
+            ),
+        },
+        "cinder": {"*": "there are no stores of type cinder here"},
+        "os_brick": {"*": "there are no stores of type cinder here"},
+        "barbican": {
+            "auth_endpoint": "Keystone is where [keystone_authtoken] says",
+            "retry_delay": "no keys are made",
+            "number_of_retries": "no keys are made",
+            "send_service_user_token": _JUST_IN_TIME,
+            "cafile": "see verify_ssl_path",
+            "insecure": "see verify_ssl",
+            "certfile": "users are known by their tokens",
+            "keyfile": "users are known by their tokens",
+            "tls_ciphers": Unsupported("the system's library decides"),
+            "tls_min_version": Unsupported("the system's library decides"),
+            "collect_timing": "[metrics] has the times of requests",
+            "split_loggers": "there is one log",
+        },
+        "barbican_service_user": {"*": _JUST_IN_TIME},
+        "image_import_opts": {"max_parallel_stores": "all stores are fed at once, from one read"},
+        "key_manager": {
+            "backend": Unsupported(
+                _BARBICAN,
+                harmless=(
+                    "barbican",
+                    "castellan.key_manager.barbican_key_manager.barbicankeymanager",
+                ),
+            ),
+            "auth_url": "Keystone is where [keystone_authtoken] says",
+            "*": "certificates are read with the user's token",
+        },
+        "oslo_limit": {"*": "limits are asked for with the options of this section that are known"},
+        "service_user": {
+            "send_service_user_token": Unsupported(
+                "other services are asked with the user's token alone", harmless=("false",)
+            ),
+            "*": "other services are asked with the user's token alone",
+        },
+        "task": {"task_executor": _JOBS, "eventlet_executor_pool_size": _JOBS},
+        "taskflow_executor": {
+            "conversion_format": Unsupported("see [image_conversion] output_format"),
+            "*": _JOBS,
+        },
+        "vault": {"*": _BARBICAN},
     },
-    "database": {
-        "asyncio_connection": _ONE_DATABASE,
-        "asyncio_slave_connection": _ONE_DATABASE,
-        "backend": _ONE_DATABASE,
-        "connection_debug": "see debug",
-        "connection_parameters": "they are part of connection",
-        "connection_trace": "see debug",
-        "db_inc_retry_interval": _RETRIES,
-        "db_max_retries": _RETRIES,
-        "db_max_retry_interval": _RETRIES,
-        "db_retry_interval": _RETRIES,
-        "max_retries": _RETRIES,
-        "min_pool_size": "connections are opened when they are needed",
-        "mysql_sql_mode": _ONE_DATABASE,
-        "mysql_wsrep_sync_wait": _ONE_DATABASE,
-        "retry_interval": _RETRIES,
-        "slave_connection": _ONE_DATABASE,
-        "sqlite_synchronous": _ONE_DATABASE,
-        "synchronous_reader": _ONE_DATABASE,
-        "use_db_reconnect": _RETRIES,
-    },
-    "keystone_authtoken": {
-        "auth_version": "version 3 is what Keystone has",
-        "auth_section": "the options are read from this section only",
-        "memcached_servers": "tokens are remembered by each process",
-        "memcache_security_strategy": "tokens are remembered by each process",
-        "memcache_secret_key": "tokens are remembered by each process",
-        "memcache_pool_dead_retry": "tokens are remembered by each process",
-        "memcache_pool_maxsize": "tokens are remembered by each process",
-        "memcache_pool_socket_timeout": "tokens are remembered by each process",
-        "memcache_pool_unused_timeout": "tokens are remembered by each process",
-        "memcache_pool_conn_get_timeout": "tokens are remembered by each process",
-        "memcache_use_advanced_pool": "tokens are remembered by each process",
-        "cache": "tokens are remembered by each process",
-        "enforce_token_bind": "tokens are not bound",
-        "include_service_catalog": "the catalog is not needed",
-        "hash_algorithms": "PKI tokens are gone",
-        "signing_dir": "PKI tokens are gone",
-        "check_revocations_for_cached": "PKI tokens are gone",
-    },
-    "oslo_policy": {
-        "remote_content_type": "rules that ask another server are refused",
-        "remote_ssl_verify_server_crt": "rules that ask another server are refused",
-        "remote_ssl_ca_crt_file": "rules that ask another server are refused",
-        "remote_ssl_client_crt_file": "rules that ask another server are refused",
-        "remote_ssl_client_key_file": "rules that ask another server are refused",
-        "remote_timeout": "rules that ask another server are refused",
-    },
-    "oslo_middleware": {
-        "max_request_body_size": "documents are limited, images by image_size_cap",
-    },
-    "healthcheck": {
-        "backends": "the checks are fixed; see /readyz",
-    },
-    "paste_deploy": {"config_file": "the middleware is fixed"},
-    "barbican": {
-        "auth_endpoint": "Keystone is where [keystone_authtoken] says",
-        "retry_delay": "no keys are made",
-        "number_of_retries": "no keys are made",
-        "send_service_user_token": _JUST_IN_TIME,
-        "cafile": "see verify_ssl_path",
-        "insecure": "see verify_ssl",
-        "certfile": "users are known by their tokens",
-        "keyfile": "users are known by their tokens",
-        "collect_timing": _LIBRARY,
-        "split_loggers": _LIBRARY,
-    },
-    "barbican_service_user": {"*": _JUST_IN_TIME},
-    "cinder": {"*": _NOT_YET},
-    "image_import_opts": {"max_parallel_stores": "all stores are fed at once, from one read"},
-    "key_manager": {
-        "backend": _BARBICAN,
-        "auth_url": "Keystone is where [keystone_authtoken] says",
-        "*": "certificates are read with the user's token",
-    },
-    "oslo_concurrency": {"*": _LIBRARY},
-    "oslo_limit": {"*": "limits are asked for with the options of this section that are known"},
-    "oslo_messaging_amqp": {"*": _LIBRARY},
-    "oslo_messaging_kafka": {"*": _LIBRARY},
-    "oslo_messaging_notifications": {"retry": "events wait until they are delivered"},
-    "oslo_messaging_rabbit": dict.fromkeys(
-        (
-            "conn_pool_min_size",
-            "conn_pool_ttl",
-            "direct_mandatory_flag",
-            "enable_cancel_on_failover",
-            "heartbeat_rate",
-            "hostname",
-            "kombu_compression",
-            "kombu_failover_strategy",
-            "kombu_missing_consumer_retry_timeout",
-            "kombu_reconnect_delay",
-            "kombu_reconnect_splay",
-            "processname",
-            "rabbit_interval_max",
-            "rabbit_login_method",
-            "rabbit_qos_prefetch_count",
-            "rabbit_retry_backoff",
-            "rabbit_retry_interval",
-            "rabbit_stream_fanout",
-            "rabbit_transient_queues_ttl",
-            "rabbit_transient_quorum_queue",
-            "rpc_conn_pool_size",
-            "ssl_enforce_fips_mode",
-            "ssl_version",
-            "use_queue_manager",
-        ),
-        _LIBRARY,
-    ),
-    "oslo_messaging_zmq": {"*": _LIBRARY},
-    "oslo_reports": {"*": _LIBRARY},
-    "profiler": {"*": _NOT_YET},
-    "service_user": {"*": _NOT_YET},
-    "task": {
-        "task_executor": "jobs are run from the database",
-        "eventlet_executor_pool_size": "jobs are run from the database",
-    },
-    "taskflow_executor": {"*": "jobs are run from the database"},
-    "vault": {"*": _BARBICAN},
-    "wsgi": {"*": "see workers and [jobs]"},
-}
+)
 
 
 def load(

@@ -13,6 +13,7 @@ from diptych_images.api.resources import (
     Res,
     Who,
     document,
+    documents,
     is_admin,
     json_body,
     locked_image,
@@ -50,11 +51,8 @@ async def list_(request: Request, res: Res, who: Who) -> Response:
         )
     if not page.rows and not page.marker_found:
         raise listing.unknown_marker(query.marker)
-    shown = [
-        document(row, res, who)
-        for row in page.rows
-        if res.policy.allows("get_image", who, target(row, who))
-    ]
+    may_get = res.policy.asked("get_image", who)
+    shown = documents((row for row in page.rows if may_get(target(row, who))), res, who)
     page_is_full = len(page.rows) == query.limit
     return json_response(listing.document(shown, items, page_is_full=page_is_full))
 

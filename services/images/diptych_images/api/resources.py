@@ -4,12 +4,14 @@ Also the few steps that every route shares: finding an image that the caller may
 a rule on it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, cast
 
 import orjson
 from diptych_common.database import Connection, Database
 from diptych_common.errors import BadRequest, Forbidden, NotFound, TooLarge
+from diptych_common.handover import Handover
 from diptych_common.identity import Identity
 from diptych_common.metrics import Metrics
 from diptych_common.policy import Policy
@@ -61,6 +63,7 @@ class Resources:
     quotas: Quotas
     caching: Upkeep | None
     barbican: Barbican
+    handover: Handover
 
 
 # Dependencies are coroutines, for FastAPI sends plain functions through a thread.
@@ -223,14 +226,25 @@ def _has_too_many_values(document: object) -> bool:
 
 def document(row: ImageRow, res: Resources, who: Identity) -> dict[str, object]:
     """The image as this caller sees it."""
-    return image.document(
-        row,
-        is_admin=is_admin(res, who),
-        is_owner=who.project_id is not None and who.project_id == row["owner"],
-        show_direct_url=res.settings.default.show_image_direct_url,
-        show_locations=res.settings.default.show_multiple_locations,
-        multi_store=res.stores.is_multiple,
-        locations=res.stores.in_read_order(row["locations"]),
-        nullable=res.schema.nullable,
-        hidden=res.protection.unreadable(who, row["properties"]),
-    )
+    (only,) = documents([row], res, who)
+    return only
+
+
+def documents(rows: Iterable[ImageRow], res: Resources, who: Identity) -> list[dict[str, object]]:
+    """The images as this caller sees them."""
+    admin = is_admin(res, who)
+    settings = res.settings.default
+    return [
+        image.document(
+            row,
+            is_admin=admin,
+            is_owner=who.project_id is not None and who.project_id == row["owner"],
+            show_direct_url=settings.show_image_direct_url,
+            show_locations=settings.show_multiple_locations,
+            multi_store=res.stores.is_multiple,
+            locations=res.stores.in_read_order(row["locations"]),
+            nullable=res.schema.nullable,
+            hidden=res.protection.unreadable(who, row["properties"]),
+        )
+        for row in rows
+    ]

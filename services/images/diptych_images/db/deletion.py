@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, Final, cast
 
 import sqlalchemy as sa
+from diptych_common.purge import Removed
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -148,6 +149,65 @@ async def finish(
     if finished.first() is None:
         return None
     return await images.release(connection, image_id)
+
+
+# Without what it was: the row itself stays, so that no image ever gets the id of another one. One
+# whose bytes are not gone yet is still needed as it is.
+_FORGOTTEN: Final = (
+    *("name", "owner", "disk_format", "container_format", "size", "virtual_size"),
+    *("checksum", "os_hash_algo", "os_hash_value"),
+)
+_is_purgeable: Final = sa.and_(
+    images_table.c.status == word("deleted"),
+    images_table.c.deleted_at < _BEFORE,
+    sa.or_(
+        sa.func.num_nonnulls(*(images_table.c[name] for name in _FORGOTTEN)) > 0,
+        images_table.c.tags != sa.literal_column("'{}'::text[]"),
+        images_table.c.properties != sa.literal_column("'{}'::jsonb"),
+    ),
+    ~sa.exists().where(_rows.image_id == images_table.c.id),
+)
+
+
+def _purge(*, is_first: bool) -> sa.Update:
+    after = sa.bindparam("the_last", type_=sa.Uuid(as_uuid=False))
+    purgeable = (
+        sa.select(images_table.c.id)
+        .where(_is_purgeable, sa.true() if is_first else images_table.c.id > after)
+        .order_by(images_table.c.id)
+        .limit(sa.bindparam("at_most", type_=sa.Integer))
+        .with_for_update(skip_locked=True)
+    )
+    return (
+        sa.update(images_table)
+        .where(images_table.c.id.in_(purgeable))
+        .values(tags=[], properties={}, **dict.fromkeys(_FORGOTTEN))
+        .returning(images_table.c.id)
+    )
+
+
+_PURGE: Final = {is_first: _purge(is_first=is_first) for is_first in (True, False)}
+_COUNT_PURGEABLE: Final = sa.select(sa.func.count()).select_from(images_table).where(_is_purgeable)
+
+
+async def purge(
+    connection: AsyncConnection, older_than: timedelta, at_most: int, after: str | None
+) -> Removed:
+    """Forget what images were that were deleted longer ago, so many at most, in order of ids.
+
+    Their ids are kept for ever. Reads the table from the id `after` on: no index is for this.
+
+    Source: OSSN-0075, of ids that others could use again.
+    """
+    parameters = {"the_age": older_than, "at_most": at_most, "the_last": after}
+    done = await connection.execute(_PURGE[after is None], parameters)
+    ids: list[str] = [*done.scalars()]
+    return Removed(len(ids), max(ids, default=None))
+
+
+async def count_purgeable(connection: AsyncConnection, older_than: timedelta) -> int:
+    """How many images `purge` would forget."""
+    return (await connection.execute(_COUNT_PURGEABLE, {"the_age": older_than})).scalar_one()
 
 
 _LEFT_QUEUED: Final[sa.Select[Any]] = (

@@ -15,6 +15,7 @@ from operator import eq, ge, gt, le, lt, ne
 from typing import Any, Final, Literal, NamedTuple, cast
 
 import sqlalchemy as sa
+from diptych_common.prepared import Prepared
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -138,14 +139,12 @@ async def page(
         "limit": query.limit,
     }
     values |= {f"filter_{at}": _bound(part) for at, part in enumerate(filters)}
-    found = await connection.execute(_statement(shape), values)
-    rows: list[ImageRow] = []
+    found = await _statement(shape).rows(connection, values)
     marker_found = True
-    for row in found.mappings():
-        image = dict(row)
-        marker_found = image.pop("marker_found", True)
-        if image["id"] is not None:
-            rows.append(cast(ImageRow, image))
+    for row in found:
+        marker_found = row.pop("marker_found", True)
+    # A page after a marker, and without an image, is a row of its own.
+    rows = [cast(ImageRow, row) for row in found if row["id"] is not None]
     return Page(rows, marker_found=marker_found)
 
 
@@ -196,7 +195,7 @@ def _branches(
 
 # Making a statement costs more than running it, and few shapes are in use at a time.
 @lru_cache(maxsize=256)
-def _statement(shape: _Shape) -> sa.Select[Any]:
+def _statement(shape: _Shape) -> Prepared:
     marker = _marker(shape) if shape.has_marker else None
     conditions = [
         images.c.deleted_at.is_(None),
@@ -222,12 +221,13 @@ def _statement(shape: _Shape) -> sa.Select[Any]:
         membership(found).label("member_status"),
     ).order_by(*_order(found, shape.sort))
     if marker is None:
-        return statement
+        return Prepared(statement)
     # A row of its own, so that an empty page too tells whether there is such a marker.
     known = sa.select(sa.exists(sa.select(marker.c.id)).label("marker_found")).subquery("known")
-    return statement.add_columns(known.c.marker_found).select_from(
+    statement = statement.add_columns(known.c.marker_found).select_from(
         known.outerjoin(found, sa.true())
     )
+    return Prepared(statement)
 
 
 _LIMIT: Final = sa.bindparam("limit", type_=sa.Integer)

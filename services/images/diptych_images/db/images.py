@@ -11,9 +11,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, Literal, TypedDict, cast
 
 import sqlalchemy as sa
+from diptych_common.prepared import Prepared
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as insert_into
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -244,9 +246,10 @@ def _one(*, is_admin: bool) -> sa.Select[Any]:
     ).where(images.c.id == _ID, _is_living, may_see(is_admin=is_admin))
 
 
-_GET: Final = {is_admin: _one(is_admin=is_admin) for is_admin in (False, True)}
+_GET: Final = {is_admin: Prepared(_one(is_admin=is_admin)) for is_admin in (False, True)}
 _GET_FOR_UPDATE: Final = {
-    is_admin: statement.with_for_update(of=images) for is_admin, statement in _GET.items()
+    is_admin: Prepared(_one(is_admin=is_admin).with_for_update(of=images))
+    for is_admin in (False, True)
 }
 
 
@@ -273,13 +276,12 @@ async def get_for_update(
 
 
 async def _find(
-    connection: AsyncConnection, statement: sa.Select[Any], image_id: str, project_id: str | None
+    connection: AsyncConnection, statement: Prepared, image_id: str, project_id: str | None
 ) -> ImageRow | None:
     if not is_uuid(image_id):
         return None
-    return _row(
-        await connection.execute(statement, {"the_image": image_id, "project_id": project_id})
-    )
+    found = await statement.row(connection, {"the_image": image_id, "project_id": project_id})
+    return cast(ImageRow | None, found)
 
 
 async def insert(connection: AsyncConnection, values: Mapping[str, object]) -> ImageRow | None:
@@ -287,14 +289,20 @@ async def insert(connection: AsyncConnection, values: Mapping[str, object]) -> I
 
     Without `id` the database chooses one; other columns that are not given take their defaults.
     """
-    statement = (
+    inserted = await _insertion(tuple(values)).row(connection, values)
+    return cast(ImageRow | None, inserted)
+
+
+# Whoever makes images gives the same columns each time.
+@lru_cache(maxsize=64)
+def _insertion(columns: tuple[str, ...]) -> Prepared:
+    return Prepared(
         insert_into(images)
-        .values(dict(values))
+        .values({name: sa.bindparam(name, type_=images.c[name].type) for name in columns})
         .on_conflict_do_nothing(index_elements=[images.c.id])
         # It has none yet. A subquery of an INSERT is not correlated: it would find everybody's.
         .returning(images, _NO_LOCATIONS.label("locations"), sa.null().label("member_status"))
     )
-    return _row(await connection.execute(statement))
 
 
 async def update(
@@ -314,7 +322,7 @@ async def update(
     return cast(ImageRow, dict(changed.mappings().one()))
 
 
-_MARK_DELETED: Final = (
+_MARK_DELETED: Final = Prepared(
     sa.update(images)
     .where(images.c.id == _ID, _is_living)
     # Not `updated_at`: the row goes on to serve as a marker of lists, where it stood.
@@ -322,7 +330,7 @@ _MARK_DELETED: Final = (
     .returning(images, sa.null().label("member_status"))
 )
 _LOCATION_ROW: Final = tuple(image_locations.c[field] for field in _LOCATION_FIELDS)
-_RELEASE: Final = (
+_RELEASE: Final = Prepared(
     sa.update(image_locations)
     .where(
         image_locations.c.image_id == _ID,
@@ -344,10 +352,10 @@ async def mark_deleted(connection: AsyncConnection, image_id: str) -> ImageRow |
     Two statements: the second must see the location that an upload committed while the first
     waited for the image.
     """
-    deleted = _row(await connection.execute(_MARK_DELETED, {"the_image": image_id}))
-    if deleted is not None:
-        deleted["locations"] = await release(connection, image_id)
-    return deleted
+    row = await _MARK_DELETED.row(connection, {"the_image": image_id})
+    if row is None:
+        return None
+    return cast(ImageRow, {**row, "locations": await release(connection, image_id)})
 
 
 async def release(connection: AsyncConnection, image_id: str) -> list[LocationRow]:
@@ -356,7 +364,8 @@ async def release(connection: AsyncConnection, image_id: str) -> list[LocationRo
     The locations whose bytes are to go after the commit, staged ones too; `locations_to_remove`
     lists them again at any time.
     """
-    return _locations(await connection.execute(_RELEASE, {"the_image": image_id}))
+    released = await _RELEASE.rows(connection, {"the_image": image_id})
+    return [cast(LocationRow, row) for row in released]
 
 
 _TOUCH_ACTIVE: Final = (

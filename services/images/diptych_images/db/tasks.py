@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypedDict, cast
 
 import sqlalchemy as sa
+from diptych_common.purge import Removed
 from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -294,3 +295,30 @@ _REMOVE_EXPIRED: Final = sa.delete(tasks).where(tasks.c.id.in_(_EXPIRED))
 async def remove_expired(connection: AsyncConnection, *, at_most: int) -> int:
     """Remove tasks that are not shown any more, as many as told at most; how many it was."""
     return (await connection.execute(_REMOVE_EXPIRED, {"at_most": at_most})).rowcount
+
+
+_has_ended: Final = sa.and_(
+    tasks.c.status.in_((word("success"), word("failure"))),
+    tasks.c.updated_at < _NOW - sa.bindparam("the_age", type_=sa.Interval),
+)
+_ENDED: Final = (
+    sa.select(tasks.c.id)
+    .where(_has_ended)
+    .limit(sa.bindparam("at_most", type_=sa.Integer))
+    .with_for_update(skip_locked=True)
+)
+_REMOVE_ENDED: Final = sa.delete(tasks).where(tasks.c.id.in_(_ENDED))
+_COUNT_ENDED: Final = sa.select(sa.func.count()).select_from(tasks).where(_has_ended)
+
+
+async def remove_ended(
+    connection: AsyncConnection, older_than: timedelta, at_most: int, _after: str | None
+) -> Removed:
+    """Remove tasks that ended longer ago, shown or not, so many at most."""
+    done = await connection.execute(_REMOVE_ENDED, {"the_age": older_than, "at_most": at_most})
+    return Removed(done.rowcount)
+
+
+async def count_ended(connection: AsyncConnection, older_than: timedelta) -> int:
+    """How many tasks `remove_ended` would remove."""
+    return (await connection.execute(_COUNT_ENDED, {"the_age": older_than})).scalar_one()

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Final
 
-from diptych_common.database import Connection
+from diptych_common.database import TROUBLE, Connection
 from diptych_common.jobs import End, GiveUp, Job, JobLost, TryAgain
 from diptych_common.logs import request_id
-from diptych_common.worker import TROUBLE, JobContext
+from diptych_common.worker import JobContext
 
 from diptych_images import readers, removal
 from diptych_images.db import images, imports, tasks
