@@ -1,8 +1,7 @@
 """What lists cost at 20,000 artifacts: the plans of PostgreSQL, and the rows that it passes."""
 
 import re
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from diptych_artifacts_sample.sample import SAMPLE_ARTIFACT
 from diptych_common import migrations
 from diptych_common.database import Database
 from diptych_common.settings import Database as DatabaseSettings
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests import databases
@@ -148,23 +147,6 @@ class Cost:
 NUMBERS = count(1)
 
 
-@contextmanager
-def statements(
-    connection: AsyncConnection,
-) -> Generator[list[tuple[str, tuple[object, ...]]]]:
-    """The statements, with their parameters, that go through the connection meanwhile."""
-    seen: list[tuple[str, tuple[object, ...]]] = []
-
-    def note(_: object, __: object, statement: str, parameters: tuple[object, ...], *___: object):
-        seen.append((statement, parameters))
-
-    event.listen(connection.sync_connection, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(connection.sync_connection, "before_cursor_execute", note)
-
-
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for part in plan.get("Plans", ()):
@@ -226,7 +208,7 @@ async def costs(connection: AsyncConnection, who: Who) -> Measured:
         known = ALL if ("all", "") in asked else SAMPLE_ARTIFACT
         items = listing.items(urlencode([each for each in asked if each[0] != "all"]).encode())
         query = listing.parse(items, known, default_limit=25, max_limit=1000)
-        with statements(connection) as seen:
+        with databases.noted(connection) as seen:
             await artifact_list.page(connection, query, project_id=project_id, sees_all=sees_all)
         ((statement, parameters),) = seen
         for plans in ("first", "kept"):
@@ -305,7 +287,7 @@ def test_few_artifacts_cost_an_administrator_little(catalogue: Catalogue, name: 
 async def test_an_artifact_is_found_by_its_index(catalogue: Catalogue, sees_all: bool):
     settings = DatabaseSettings(connection=catalogue.url)
     async with Database(settings) as db, db.read() as connection:
-        with statements(connection) as seen:
+        with databases.noted(connection) as seen:
             row = await artifacts.get(
                 connection,
                 artifact_id(1500),
@@ -328,7 +310,7 @@ async def test_what_a_project_has_is_counted_by_indexes(
 ):
     settings = DatabaseSettings(connection=catalogue.url)
     async with Database(settings) as db, db.read() as connection:
-        with statements(connection) as seen:
+        with databases.noted(connection) as seen:
             assert await quotas.artifacts_of(connection, ME, type_name) == number
         for plans in ("first", "kept"):
             cost = await explain(connection, *seen[0], plans)

@@ -323,9 +323,9 @@ async def test_a_change_far_within_breaks_the_connection(
     with file.open("r+b") as writing:
         writing.seek(-TAG - 1, 2)
         writing.write(b"\0")
-    with pytest.raises(RuntimeError, match="response already started") as error:
+    # In this process there is no server to break the connection.
+    with pytest.raises(Unreadable):
         await read(api, path)
-    assert isinstance(error.value.__cause__, Unreadable)
 
 
 # --- Keys --------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_what_stores_do_not_use_is_listed(tmp_path: Path) -> None:
     )
     assert done.returncode == 1, done.stderr
     assert f"{file}:9: [glance_store] misspelt is unknown" in done.stdout
-    assert f"{file}:10: [glance_store] cinder_volume_type has no effect: " in done.stdout
+    assert f"{file}:10: [glance_store] cinder_volume_type is obsolete: " in done.stdout
 
 
 def test_a_rule_that_asks_for_administrators_is_explained(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Any, cast
 
-from diptych_common import service
-from diptych_common.application import Application, assemble
+from diptych_common import backlog, service, tracing
+from diptych_common.application import Application, assemble, stopping
 from diptych_common.database import Database
 from diptych_common.delivery import Delivery, delivering
+from diptych_common.handover import Handover
 from diptych_common.metrics import Metrics
 from diptych_common.outbound import Outbound
 from diptych_common.policy import Policy
@@ -38,6 +39,7 @@ from diptych_artifacts.api.resources import Resources
 from diptych_artifacts.api.versions import Versions
 from diptych_artifacts.authentication import identification
 from diptych_artifacts.db.blob_store import DatabaseStore
+from diptych_artifacts.db.tables import blobs as blobs_table
 from diptych_artifacts.db.tables import jobs as jobs_table
 from diptych_artifacts.db.tables import outbox
 from diptych_artifacts.encryption import Unreadable
@@ -93,8 +95,9 @@ def create_app(loaded: Loaded[ArtifactsSettings]) -> Application:
     )
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
+    async def lifespan(api: FastAPI) -> AsyncGenerator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(_traced(settings))
             await stack.enter_async_context(db)
             await stack.enter_async_context(front.opened)
             await stack.enter_async_context(wrapping_keys)
@@ -109,9 +112,10 @@ def create_app(loaded: Loaded[ArtifactsSettings]) -> Application:
             blocks = BlockPool(blocks=8)
             stack.callback(blocks.close)
             await stack.enter_async_context(_watching(policy))
+            await stack.enter_async_context(_backlog_measured(settings, db, metrics))
             if settings.jobs.with_worker:
                 equipment = Equipment(settings, db, stores, metrics)
-                await stack.enter_async_context(running(make_worker(equipment)))
+                await stack.enter_async_context(running(make_worker(equipment), stop=stopping(api)))
                 await stack.enter_async_context(_delivering(equipment, delivery))
             yield {
                 "resources": Resources(
@@ -124,6 +128,7 @@ def create_app(loaded: Loaded[ArtifactsSettings]) -> Application:
                     blocks=blocks,
                     metrics=metrics,
                     wrapping_keys=wrapping_keys,
+                    handover=Handover.configured(settings),
                     quotas=Quotas(settings, type_options),
                 )
             }
@@ -185,6 +190,18 @@ async def _watching(policy: Policy) -> AsyncGenerator[None]:
         task.cancel()
 
 
+def _traced(settings: ArtifactsSettings) -> AbstractAsyncContextManager[None]:
+    """Send the spans of this process meanwhile."""
+    return tracing.sending(settings.tracing, service="diptych-artifacts")
+
+
+def _backlog_measured(
+    settings: ArtifactsSettings, db: Database, metrics: Metrics
+) -> AbstractAsyncContextManager[None]:
+    """Tell what nobody does although it should be done, meanwhile."""
+    return backlog.measured(db, settings.metrics, metrics, jobs=jobs_table, attempts=blobs_table)
+
+
 def _delivering(
     equipment: Equipment, delivery: Delivery | None
 ) -> AbstractAsyncContextManager[None]:
@@ -216,7 +233,12 @@ async def run_worker(loaded: Loaded[ArtifactsSettings]) -> None:
     )
     listening = metrics.listening(settings.metrics.bind_host, settings.metrics.worker_bind_port)
     with listening if settings.metrics.enabled else nullcontext():
-        async with db, opened as stores:
+        async with (
+            _traced(settings),
+            db,
+            opened as stores,
+            _backlog_measured(settings, db, metrics),
+        ):
             equipment = Equipment(settings, db, stores, metrics)
             async with _delivering(equipment, delivery):
                 await make_worker(equipment).run(stop)

@@ -1,8 +1,9 @@
 """The command line of the artifacts service."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import typer
@@ -11,11 +12,15 @@ from diptych_common.command_line import (
     BackgroundJobs,
     ConfigDirs,
     ConfigFiles,
+    Patient,
     Service,
     StoreReports,
     commands,
 )
 from diptych_common.database import Database
+from diptych_common.doctor.findings import Examination, Notes
+from diptych_common.doctor.front import Front
+from diptych_common.errors import ServiceUnavailable
 from diptych_common.outbound import Outbound
 from diptych_common.settings import Loaded
 from diptych_store import report
@@ -26,6 +31,7 @@ from diptych_artifacts import deletion, policies, removal, rotation, settings, w
 from diptych_artifacts.db import envelopes
 from diptych_artifacts.db.envelopes import Count
 from diptych_artifacts.db.tables import jobs as jobs_table
+from diptych_artifacts.db.tables import outbox
 from diptych_artifacts.rotation import Rotated
 from diptych_artifacts.settings import ArtifactsSettings
 from diptych_artifacts.wrapping_keys import WrappingKeys
@@ -42,6 +48,59 @@ async def _check_stores(
     return await report.check(settings.stores(loaded), names, seconds=seconds, outbound=outbound)
 
 
+def _is_ours(document: Any) -> bool:
+    beginning = "application/vnd.openstack.artifacts-"
+    return any(one["media-type"].startswith(beginning) for one in document["versions"])
+
+
+def _front(loaded: Loaded[ArtifactsSettings]) -> Front:
+    return Front(
+        is_ours=_is_ours,
+        links_of=lambda _: [],  # those of the document of versions lead to manuals
+        upload="/artifacts/images/00000000-0000-0000-0000-000000000000/image",
+        largest=loaded.settings.default.max_artifact_size,
+    )
+
+
+def _other_examinations(loaded: Loaded[ArtifactsSettings]) -> Mapping[str, Examination]:
+    from diptych_common.doctor import servers
+
+    found: dict[str, Examination] = {}
+    messaging = servers.messaging_of(loaded.settings)
+    if messaging is not None:
+        found["messaging"] = messaging
+    if loaded.settings.secrets.keys:
+        found["wrapping keys"] = _examine_keys(loaded)
+    return found
+
+
+def _examine_keys(loaded: Loaded[ArtifactsSettings]) -> Examination:
+    async def examine(notes: Notes) -> None:
+        about = "wrapping keys"
+        advice = "See secrets status; [secrets] keys needs all keys that wrap something."
+        async with WrappingKeys(loaded.settings) as keys:
+            async with notes.asking(about, advice, troubles=(ServiceUnavailable,)):
+                await keys.ready()
+            async with (
+                notes.asking(about, advice, troubles=(ServiceUnavailable,)),
+                _secrets_database(loaded) as db,
+                db.read() as connection,
+            ):
+                counts = await envelopes.counts(connection, ())
+            unknown = sum(
+                one.blobs for one in counts if one.name is not None and one.name not in keys.names
+            )
+        if unknown:
+            told = (
+                f"{unknown} blobs cannot be read: their keys are wrapped by keys that are not set."
+            )
+            notes.fail(about, told, advice)
+        else:
+            notes.ok(about, f"There are {len(keys.names)}, and all that wrap something.")
+
+    return examine
+
+
 SERVICE = Service(
     name="diptych-artifacts",
     model=settings.ArtifactsSettings,
@@ -55,6 +114,13 @@ SERVICE = Service(
     named=settings.SECTIONS_OF_TYPES,
     admin_rule=policies.ADMIN_RULE,
     jobs=BackgroundJobs(table=jobs_table, can_retry=(removal.JOB,)),
+    patient=Patient(
+        service_type="artifact",
+        flavor=lambda settings: settings.paste_deploy.flavor,
+        front=_front,
+        outbox=outbox,
+        others=_other_examinations,
+    ),
 )
 
 main = commands(SERVICE)

@@ -63,10 +63,9 @@ class Quotas:
     async def require_number(self, connection: Connection, project_id: str, type_name: str) -> None:
         """Raise Forbidden if the project has more artifacts, or more of the type, than it may.
 
-        For a transaction that has added one: of several at a time each but the first waits here
-        for the one before it, and counts what that has added.
+        For a transaction that has added one: of several at a time each but the first has waited
+        there for the one before it, and counts what that has added.
         """
-        await quotas.lock(connection, project_id)
         limits = {**self.configured(), **await quotas.of_project(connection, project_id)}
         for name, of_type in ((NUMBER, None), (f"{NUMBER}:{type_name}", type_name)):
             limit = limits.get(name, -1)

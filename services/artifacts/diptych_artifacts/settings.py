@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal, get_args
 from diptych_common import delivery
 from diptych_common import settings as common
 from diptych_common.delivery import Delivery
+from diptych_common.oslo_options import OSLO
 from diptych_common.settings import (
     GROUP,
     Bytes,
@@ -301,21 +302,24 @@ _PLACES: Final = {
     "swift_store_container": "glare",
 }
 
-UNUSED: Final[common.Unused] = {
-    "DEFAULT": {
-        "digest_algorithm": "blobs have all three digests that the API shows",
-        "public_endpoint": "links are paths",
+# What Glare's files may hold that has no effect here, so that a file can be given as it is.
+UNUSED: Final[common.Unused] = common.merged(
+    OSLO,
+    {
+        "DEFAULT": {
+            "digest_algorithm": "blobs have all three digests that the API shows",
+            "public_endpoint": "links are paths",
+        },
+        "scrubber": {
+            "scrub_pool_size": "bytes are removed by jobs, as many at a time as [jobs] concurrency",
+            "daemon": "artifacts are scrubbed by a recurring job, or `scrub` once",
+        },
+        "keycloak_oidc": dict.fromkeys(
+            ("user_info_endpoint_url", "memcached_server", "token_cache_time"),
+            "tokens are verified here, by their signatures",
+        ),
     },
-    "scrubber": {
-        "scrub_pool_size": "bytes are removed by jobs, as many at a time as [jobs] concurrency",
-        "daemon": "artifacts are scrubbed by a recurring job, or `scrub` once",
-    },
-    "paste_deploy": {"config_file": "the middleware is fixed"},
-    "keycloak_oidc": dict.fromkeys(
-        ("user_info_endpoint_url", "memcached_server", "token_cache_time"),
-        "tokens are verified here, by their signatures",
-    ),
-}
+)
 
 
 def load(

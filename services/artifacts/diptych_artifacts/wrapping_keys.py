@@ -82,6 +82,11 @@ class WrappingKeys:
         envelope = encryption.read_envelope(document)
         return encryption.unwrap(envelope, blob_id, await self._named(envelope.key_id))
 
+    async def ready(self) -> None:
+        """Have all keys at hand, those from Barbican too. Raises ServiceUnavailable."""
+        for name in self.names:
+            await self._named(name)
+
     async def _named(self, name: str) -> bytes:
         key = self._keys.get(name)
         if key is None:

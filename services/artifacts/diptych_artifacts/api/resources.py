@@ -19,6 +19,7 @@ from diptych_common.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
+from diptych_common.handover import Handover
 from diptych_common.identity import Identity
 from diptych_common.metrics import Metrics
 from diptych_common.policy import Policy
@@ -62,6 +63,7 @@ class Resources:
     metrics: Metrics
     quotas: Quotas
     wrapping_keys: WrappingKeys
+    handover: Handover
     unpacking: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(_UNPACKED_AT_ONCE)
     )

@@ -14,6 +14,7 @@ from operator import eq, ge, gt, le, lt, ne
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
+from diptych_common.prepared import Prepared
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -159,11 +160,10 @@ async def page(
         values |= {"sort_field": own.name, "sort_default": own.default}
     for at, condition in enumerate(asked):
         values |= _bound(condition, f"filter_{at}")
-    found = await connection.execute(_statement(shape), values)
+    found = await _statement(shape).rows(connection, values)
     rows: list[ArtifactRow] = []
     total, marker_found = 0, True
-    for each in found.mappings():
-        row = dict(each)
+    for row in found:
         total, marker_found = row.pop("total"), row.pop("marker_found")
         if row["id"] is not None:
             rows.append(row_of(row))
@@ -235,7 +235,7 @@ def _sort_part(key: Column | OwnKey) -> _SortPart:
 
 # Making a statement costs more than running it, and few shapes are in use at a time.
 @lru_cache(maxsize=256)
-def _statement(shape: _Shape) -> sa.Select[Any]:
+def _statement(shape: _Shape) -> Prepared:
     marker = _marker(shape) if shape.has_marker else None
     if shape.latest:
         winners = _winners(shape)
@@ -255,7 +255,7 @@ def _statement(shape: _Shape) -> sa.Select[Any]:
     # A row of its own, so that an empty page too tells these.
     marker_found = sa.true() if marker is None else sa.exists(sa.select(marker.c.key_0))
     known = sa.select(total.label("total"), marker_found.label("marker_found")).subquery("known")
-    return (
+    return Prepared(
         sa.select(known, *columns_of(found))
         .select_from(known.outerjoin(found, sa.true()))
         .order_by(*_order(found, shape.sort))

@@ -1,29 +1,35 @@
 """The quotas of projects, and what they use, which is counted from the rows themselves."""
 
 from collections.abc import Mapping
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
+from diptych_common.prepared import Prepared
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych_artifacts.db.artifacts import word
+from diptych_artifacts.db.artifacts import quota_lock, word
 from diptych_artifacts.db.tables import artifacts, blobs
 from diptych_artifacts.db.tables import quotas as table
+
+_PROJECT: Final = sa.bindparam("project_id", type_=sa.String)
+_LOCK: Final = Prepared(sa.select(quota_lock(_PROJECT)))
+_OF_PROJECT: Final = Prepared(
+    cast("sa.Select[Any]", sa.select(table.c.name, table.c.value)).where(
+        table.c.project_id == _PROJECT
+    )
+)
 
 
 async def lock(connection: AsyncConnection, project_id: str) -> None:
     """Wait for everybody else who adds to what the project uses, until the transaction ends."""
-    await connection.execute(
-        sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"quota {project_id}", 0)))
-    )
+    await _LOCK.rows(connection, {"project_id": project_id})
 
 
 async def of_project(connection: AsyncConnection, project_id: str) -> dict[str, int]:
     """The quotas that were set for the project, by name."""
-    found = await connection.execute(
-        sa.select(table.c.name, table.c.value).where(table.c.project_id == project_id)
-    )
-    return {row.name: row.value for row in found}
+    found = await _OF_PROJECT.rows(connection, {"project_id": project_id})
+    return {row["name"]: row["value"] for row in found}
 
 
 async def artifacts_of(connection: AsyncConnection, project_id: str, type_name: str | None) -> int:
@@ -74,8 +80,7 @@ async def replace(connection: AsyncConnection, quotas: Mapping[str, Mapping[str,
     """
     projects = sa.cast(sorted(quotas), ARRAY(sa.Text))
     every = sa.func.unnest(projects).column_valued("project")
-    key = sa.func.hashtextextended(sa.literal("quota ", sa.Text) + every, 0)
-    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+    await connection.execute(sa.select(quota_lock(every)))
     await connection.execute(sa.delete(table).where(table.c.project_id == sa.any_(projects)))
     rows = [
         (project, name, str(value)) for project in quotas for name, value in quotas[project].items()

@@ -25,6 +25,12 @@ def _nothing(_: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
+def _nothing_in(one: Field) -> Any:
+    if one.holds_blobs:
+        return {} if one.is_folder else None
+    return one.default
+
+
 @dataclass(frozen=True, slots=True)
 class ArtifactType:
     """A type: declared with the fields of its own, it has those of every artifact before them.
@@ -32,7 +38,9 @@ class ArtifactType:
     `extras` gets the document of an artifact and returns keys to add to it, there and in lists of
     `all`; clients that look each key up in the schema stumble over them. Blobs of an `encrypted`
     type are encrypted in their store. `unpack` says by the names of blobs which of them are
-    archives to unpack. Raises DeclarationError, whose message names the field.
+    archives to unpack. `blank` is what each field has where an artifact has nothing in it; those in
+    `copied` are lists and dicts, which every artifact needs as its own. Raises DeclarationError,
+    whose message names the field.
     """
 
     name: str
@@ -43,6 +51,8 @@ class ArtifactType:
     extras: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _nothing
     encrypted: bool = False
     unpack: Mapping[str, Unpack] = field(default_factory=dict[str, Unpack])
+    blank: Mapping[str, Any] = field(init=False, repr=False, compare=False)
+    copied: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not _TYPE_NAME.fullmatch(self.name):
@@ -67,6 +77,10 @@ class ArtifactType:
                     f"unpack.{name}.into: {action.into!r} must be mutable, for {name!r} is"
                 )
         object.__setattr__(self, "fields", MappingProxyType({**FIELDS, **self.fields}))
+        blank = {name: _nothing_in(one) for name, one in self.fields.items()}
+        object.__setattr__(self, "blank", MappingProxyType(blank))
+        copied = tuple(name for name, value in blank.items() if isinstance(value, list | dict))
+        object.__setattr__(self, "copied", copied)
 
     def _require_declarable(self, name: str, own: Field) -> None:
         if not _FIELD_NAME.fullmatch(name):
