@@ -21,12 +21,11 @@ from dev.seaweedfs import Seaweedfs
 from dev.swift import Swift
 
 from tests import databases, kills, servers
+from tests import debian as debian_programs
 
 # Suites and helpers with assertions, which others than their own tests import, too.
 for module in ("conformance", "faults", "fault_suite"):
     pytest.register_assert_rewrite(f"tests.store.{module}")
-
-_SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -250,25 +249,7 @@ def debian() -> Callable[[str, str], str]:
 
 
 def _debian(packages: str, program: str) -> str:
-    with environments.exclusive(servers.folder() / "apt.lock"):
-        found = shutil.which(program, path=_SYSTEM_PATH)
-        if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-            # A machine that is new has no package lists yet.
-            if not _apt_get("install", "--no-install-recommends", *packages.split()):
-                _apt_get("update")
-                _apt_get("install", "--no-install-recommends", *packages.split())
-            found = shutil.which(program, path=_SYSTEM_PATH)
+    found = debian_programs.program(packages, program)
     if found is None:
         missing(f"needs {program}, from Debian's {packages}")
     return str(found)
-
-
-def _apt_get(*arguments: str) -> bool:
-    done = subprocess.run(
-        ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", *arguments],
-        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
-    return done.returncode == 0

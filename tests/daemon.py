@@ -66,7 +66,7 @@ class Daemon:
         """The processes that serve requests."""
         assert self.process is not None
         children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return [child for child in children if child.name() != "diptych-metrics"]
 
     def kill(self) -> None:
         """End all of it at once, without a chance to clean up."""

@@ -1,9 +1,13 @@
-"""The Dockerfiles and the compose file say what is true of the services; buildah builds them."""
+"""The Dockerfiles and the compose file say what is true of the services.
+
+Built and run they are in tests/deployment.
+"""
 
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +15,11 @@ import pytest
 import yaml
 from dev.places import CHECKOUT, VENV
 from diptych_artifacts.settings import ArtifactsSettings
+from diptych_common import server
 from diptych_images.settings import ImagesSettings
 
 DOCKERFILES = sorted((CHECKOUT / "deploy" / "docker").glob("*.Dockerfile"))
 COMPOSE = CHECKOUT / "docker-compose.yml"
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-BASE = "localhost/python:3.11-slim"
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
@@ -39,113 +42,128 @@ def services() -> dict[str, Any]:
     return yaml.safe_load(COMPOSE.read_text())["services"]
 
 
+OURS = ("images", "artifacts")
+
+
 def test_the_compose_file_names_files_that_are_there(services: dict[str, Any]) -> None:
     named = [service["build"]["dockerfile"] for service in services.values() if "build" in service]
     named += [service["env_file"] for service in services.values() if "env_file" in service]
-    assert named
+    mounted = [volume for service in services.values() for volume in service.get("volumes", ())]
+    named += [volume.split(":")[0] for volume in mounted if volume.startswith("./")]
+    assert len(named) > len(services)
     for name in named:
-        assert (CHECKOUT / name).is_file()
+        assert (CHECKOUT / name).exists(), name
 
 
-def test_the_compose_file_publishes_the_services_ports(services: dict[str, Any]) -> None:
+def test_images_of_others_are_pinned(services: dict[str, Any]) -> None:
+    of_others = {s["image"] for s in services.values() if "build" not in s}
+    assert len(of_others) == 4
+    for image in of_others:
+        _, _, tag = image.rpartition("/")[2].partition(":")
+        assert re.fullmatch(r"[0-9]+(\.[0-9]+)*", tag), image
+
+
+def test_clients_reach_nginx_alone(services: dict[str, Any]) -> None:
+    published = []
     for name, model in (("images", ImagesSettings), ("artifacts", ArtifactsSettings)):
         port = model().default.bind_port
-        assert f"127.0.0.1:{port}:{port}" in services[name]["ports"]
+        published.append(f"127.0.0.1:{port}:{port}")
         assert f"EXPOSE {port}\n" in (CHECKOUT / f"deploy/docker/{name}.Dockerfile").read_text()
+        nodes = (CHECKOUT / f"deploy/compose/nginx/{name}.nodes").read_text()
+        assert f"server {name}:{port} " in nodes
+    assert services["nginx"]["ports"] == published
+    others = {name for name, service in services.items() if "ports" in service} - {"nginx"}
+    assert others == {"keystone"}
+
+
+def test_the_services_believe_nginx_and_nobody_else(services: dict[str, Any]) -> None:
+    address = services["nginx"]["networks"]["default"]["ipv4_address"]
+    for name in OURS:
+        variables = (CHECKOUT / f"deploy/compose/{name}.env").read_text()
+        assert f"__OSLO_MIDDLEWARE__TRUSTED_PROXIES={address}\n" in variables
+
+
+def test_nodes_are_several_write_into_volumes_alone_and_are_given_time(
+    services: dict[str, Any],
+) -> None:
+    for name in OURS:
+        assert services[name]["deploy"]["replicas"] == 2
+        variables = variables_of(services[name])
+        default = {"images": ImagesSettings, "artifacts": ArtifactsSettings}[name]().default
+        prefix = f"DIPTYCH_{name.upper()}__DEFAULT"
+        drains = float(variables.get(f"{prefix}__DRAIN_DELAY", default.drain_delay))
+        ends = float(variables.get(f"{prefix}__GRACEFUL_TIMEOUT", default.graceful_timeout))
+        needed = drains + ends + server.CLOSING_S
+        for one in (name, f"{name}-worker"):
+            assert int(services[one]["stop_grace_period"].rstrip("s")) >= needed
+        for one in (name, f"{name}-worker", f"{name}-migration"):
+            assert services[one]["read_only"] is True
+            assert f"{name}:/var/lib/diptych/{name}" in services[one]["volumes"]
+    assert services["nginx"]["read_only"] is True
+
+
+def test_whatever_answers_is_asked_whether_it_is_well(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        if "build" in service:
+            file = CHECKOUT / service["build"]["dockerfile"]
+            assert "\nHEALTHCHECK " in file.read_text()
+            is_asked = not service.get("healthcheck", {}).get("disable", False)
+            assert is_asked is not name.endswith(("-worker", "-migration")), name
+        else:
+            assert "test" in service["healthcheck"], name
 
 
 def test_the_services_know_every_variable_of_the_compose_file(services: dict[str, Any]) -> None:
-    for name in services.keys() - {"postgres", "keystone"}:
-        service = services[name]
-        variables = dict(
-            line.split("=", 1)
-            for line in (CHECKOUT / service["env_file"]).read_text().splitlines()
-            if not line.startswith("#")
-        )
-        variables |= {key: value.replace("$", "") for key, value in service["environment"].items()}
-        program = service["image"]
+    ours = [service for service in services.values() if "env_file" in service]
+    # A worker and a migration have the same as each other.
+    different = {(one["image"], tuple(variables_of(one).items())) for one in ours}
+    assert len(different) == 4
+    for program, variables in different:
         done = subprocess.run(
             [VENV / "bin" / program, "config", "check", "--json"],
-            env={**variables, "PATH": os.environ["PATH"]},
+            env={**dict(variables), "PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, (name, done.stdout, done.stderr)
+        assert done.returncode == 0, (program, done.stdout, done.stderr)
 
 
-@pytest.fixture(scope="module")
-def buildah(
-    tmp_path_factory: pytest.TempPathFactory, debian: Callable[[str, str], str]
-) -> Generator[Callable[..., str]]:
-    """buildah, with a Debian with Python that stands in for the official base image."""
-    if os.geteuid() != 0:
-        pytest.skip("buildah needs root here")
-    program = debian("buildah", "buildah")
-    debian("mmdebstrap", "mmdebstrap")
-    place = tmp_path_factory.mktemp("buildah")
-    storage = ["--root", place / "storage", "--runroot", place / "run"]
-    storage += ["--storage-driver", "vfs"]
-    surroundings = {**os.environ, "TMPDIR": str(place), "BUILDAH_ISOLATION": "chroot"}
-
-    def run(*arguments: str | Path) -> str:
-        done = subprocess.run(
-            [program, *storage, *arguments],
-            env=surroundings,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout.strip()
-
-    _make_base(place, run)
-    yield run
-    shutil.rmtree(place)
+def variables_of(service: dict[str, Any]) -> dict[str, str]:
+    """What is in the environment of one of our containers."""
+    lines = (CHECKOUT / service["env_file"]).read_text().splitlines()
+    variables = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    return variables | {
+        key: value.replace("$", "") for key, value in service["environment"].items()
+    }
 
 
-@pytest.mark.long
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
-def test_it_builds_and_its_program_starts(dockerfile: Path, buildah: Callable[..., str]) -> None:
-    buildah(
-        *("bud", "--network=host", "--pull=never", "--format=docker"),
-        *("--file", dockerfile, "--tag", f"diptych-{dockerfile.stem}", CHECKOUT),
+def test_nginx_takes_the_samples_as_its_container_has_them(
+    services: dict[str, Any], tmp_path: Path, debian: Callable[[str, str], str]
+) -> None:
+    """With what its image has around them, and the containers' names at hand."""
+    program = debian("nginx-light", "nginx")
+    etc = tmp_path / "etc"
+    for volume in services["nginx"]["volumes"]:
+        source, target, mode = volume.split(":")
+        assert mode == "ro"
+        if source.startswith("./"):
+            place = etc / Path(target).relative_to("/etc/nginx")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if (CHECKOUT / source).is_dir():
+                shutil.copytree(CHECKOUT / source, place)
+            else:
+                shutil.copy(CHECKOUT / source, place)
+    for nodes in (etc / "diptych-site").glob("*.nodes"):
+        nodes.write_text(nodes.read_text().replace(f"server {nodes.stem}:", "server 127.0.0.1:"))
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in kinds)
+    (etc / "nginx.conf").write_text(
+        f"pid {tmp_path}/pid;\nevents {{}}\nhttp {{\n{places}include {etc}/conf.d/*.conf;\n}}\n"
     )
-    container = buildah("from", "--pull=never", f"localhost/diptych-{dockerfile.stem}")
-    assert buildah("run", container, "--", "id", "-u") != "0"
-    if dockerfile.stem == "keystone":
-        return
-    other = {"images": "artifacts", "artifacts": "images"}[dockerfile.stem]
-    installed = buildah(
-        *("run", container, "--", "python", "-c"),
-        "import importlib.metadata as m; print(*(d.name for d in m.distributions()))",
-    ).split()
-    assert f"diptych-{dockerfile.stem}" in installed
-    assert not {f"diptych-{other}", "pytest", "ruff", "uv"} & set(installed)
-    program = f"diptych-{dockerfile.stem}"
-    assert "Serve the API" in buildah("run", container, "--", program, "--help")
-
-
-def _make_base(place: Path, buildah: Callable[..., str]) -> None:
-    archive = place / "base.tar"
-    subprocess.run(
-        [
-            *("mmdebstrap", "--quiet", "--variant=minbase"),
-            "--include=python3,python3-venv,python3-pip,ca-certificates",
-            '--customize-hook=ln -sf python3 "$1/usr/bin/python"',
-            '--customize-hook=rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED',
-            *("bookworm", archive),
-        ],
-        check=True,
+    done = subprocess.run(
+        [program, "-t", "-p", tmp_path, "-e", tmp_path / "log", "-c", etc / "nginx.conf"],
         capture_output=True,
+        text=True,
     )
-    container = buildah("from", "scratch")
-    buildah("add", "--quiet", container, archive, "/")
-    if CERTIFICATES.exists():
-        # Where the registries are reached through an authority of the site's own.
-        buildah("copy", "--quiet", container, CERTIFICATES, CERTIFICATES)
-        buildah(
-            *("config", "--env", f"SSL_CERT_FILE={CERTIFICATES}"),
-            *("--env", f"PIP_CERT={CERTIFICATES}", container),
-        )
-    buildah("commit", "--quiet", "--rm", container, BASE)
-    archive.unlink()
+    assert done.returncode == 0, done.stderr
+    assert "warn" not in done.stderr, done.stderr

@@ -1,6 +1,7 @@
-"""`make run` from a fresh clone in an empty home, used as a person would."""
+"""`make run` and `make stack` from a fresh clone in an empty home, used as a person would."""
 
 import os
+import pty
 import re
 import shutil
 import signal
@@ -8,17 +9,18 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from dev import places, ports
+from dev import balancers, places, ports
 from dev.places import CHECKOUT
+from dev.rabbitmq import PACKAGE as RABBITMQ
 
 VARIABLES = (
     *("POSTGRES_PORT", "KEYSTONE_PORT", "IMAGES_PORT", "ARTIFACTS_PORT"),
-    *("IMAGES_METRICS_PORT", "ARTIFACTS_METRICS_PORT"),
+    *("IMAGES_METRICS_PORT", "ARTIFACTS_METRICS_PORT", "S3_PORT", "RABBITMQ_PORT"),
 )
 DOWNLOADS_S = 300
 
@@ -75,19 +77,22 @@ class Clone:
 
 
 class Running:
-    """`make run` in a terminal of its own."""
+    """`make run`, or what else is asked of make, in a terminal of its own."""
 
-    def __init__(self, clone: Clone) -> None:
+    def __init__(self, clone: Clone, *asked: str) -> None:
         self._output = clone.home / "output"
+        self._keyboard, terminal = pty.openpty()
         with self._output.open("w") as output:
             self._process = subprocess.Popen(
-                ["make", "run"],
+                ["make", *(asked or ["run"])],
                 cwd=clone.path,
                 env=clone.environment(),
+                stdin=terminal,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        os.close(terminal)
 
     @property
     def text(self) -> str:
@@ -95,18 +100,25 @@ class Running:
 
     def wait_until_up(self) -> float:
         """Wait for the announcement; the seconds that it says the start took."""
+        return float(self.wait_for(r"(?:Diptych|The stack) is up \(([\d.]+) s\)")[1])
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
         deadline = time.monotonic() + DOWNLOADS_S
-        while not (found := re.search(r"Diptych is up \(([\d.]+) s\)", self.text)):
+        while not (found := re.search(pattern, self.text)):
             assert self._process.poll() is None, self.text
             assert time.monotonic() < deadline, self.text
             time.sleep(0.1)
-        return float(found[1])
+        return found
+
+    def type(self, line: str) -> None:
+        os.write(self._keyboard, f"{line}\n".encode())
 
     def end(self, number: signal.Signals) -> None:
         """Send the signal to all of the terminal's processes, as Ctrl-C does, and wait."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, number)
             self._process.wait(60)
+            os.close(self._keyboard)
 
 
 def _uv_cache() -> str:
@@ -248,3 +260,26 @@ def test_files_stay_in_the_checkout_unless_others_cannot_reach_it(
         ["git", "status", "--porcelain"], cwd=clone.path, capture_output=True, text=True
     )
     assert status.stdout == ""
+
+
+def test_a_stack_does_what_is_typed_until_ctrl_c(
+    clone: Clone, debian: Callable[[str, str], str]
+) -> None:
+    debian(RABBITMQ, "rabbitmqctl")
+    debian(balancers.PACKAGES["nginx"], "nginx")
+    stack = Running(clone, "stack", "IMAGES=3", "ARTIFACTS=1")
+    try:
+        stack.wait_until_up()
+        nodes = re.findall(r"^    ((?:images|artifacts)-\d+) +pid", stack.text, re.MULTILINE)
+        assert nodes == ["images-1", "images-2", "images-3", "artifacts-1"]
+        stack.type("add images")
+        added = stack.wait_for(r"images-4 serves at (http://\S+), and behind the balancer")[1]
+        assert ports.answers(f"{added}/livez")
+        stack.type("add compute")
+        stack.wait_for("'add compute' is none of")
+        stack.end(signal.SIGINT)
+        assert "Stopped." in stack.text
+        assert not ports.answers(f"{added}/livez")
+        assert clone.free()
+    finally:
+        stack.end(signal.SIGTERM)

@@ -86,9 +86,7 @@ class Daemon:
     @property
     def pid(self) -> int:
         """The pid of the daemon itself."""
-        guard_pid = self.process.pid
-        children = Path(f"/proc/{guard_pid}/task/{guard_pid}/children").read_text()
-        return int(children.split()[0])
+        return guard.child(self.process)
 
 
 class Ceph:

@@ -11,7 +11,7 @@ from diptych_artifacts.policies import RULES as ARTIFACTS_RULES
 from diptych_artifacts.settings import SECTIONS_OF_TYPES, ArtifactsSettings
 from diptych_artifacts.settings import UNUSED as ARTIFACTS_UNUSED
 from diptych_common import policy_report, settings_report
-from diptych_common.settings import Unused
+from diptych_common.settings import Unsupported, Unused
 from diptych_images.policies import RULES as IMAGES_RULES
 from diptych_images.settings import UNUSED as IMAGES_UNUSED
 from diptych_images.settings import ImagesSettings
@@ -37,7 +37,9 @@ in silence.
   `[database] connection` of the images service, `DIPTYCH_ARTIFACTS__DEFAULT__BIND_PORT` is
   `[DEFAULT] bind_port` of the artifacts service. In the name of a section, `_` stands for what a
   variable's name cannot have.
-- `diptych-images config check` lists unknown options, options without effect, and other surprises.
+- `diptych-images config check` tells what becomes of each option: it is used; renamed; obsolete,
+  which means that it has no effect and needs none; unsupported, which means that what it asks for
+  is not to be had; or unknown. The last two make the exit code 1. Other surprises follow.
   `config show` prints the values in force, without secrets. `config sample` prints a file with
   every option. A value that cannot be used is told with its file, line, section and what was
   expected, and the service does not start.
@@ -74,7 +76,7 @@ replaces the defaults of the rules that it names; the files of `policy_dirs` com
   leaves the rules as they were, and the log says why. At the start a broken file is refused.
 - `diptych-images policy check` lists what was probably not meant: rules that nothing asks,
   references to rules that do not exist, rules that repeat the default. With a rule, roles and a
-  target it tells how the rule decides and which of its parts did:
+  target it tells how the rule decides, which of its parts did, and from which file each rule is:
 
   ```
   diptych-images policy check delete_image --roles member,reader --project p1 --target project_id=p2
@@ -182,14 +184,21 @@ project only read.
 
 def _without_effect(unused: Unused) -> list[str]:
     return [
-        "| Section | Option | Why |",
-        "| --- | --- | --- |",
+        "| Section | Option | | Why |",
+        "| --- | --- | --- | --- |",
         *(
-            f"| `[{section}]` | {f'`{option}`' if option != '*' else 'all others'} | {reason} |"
+            f"| `[{section}]` | {f'`{option}`' if option != '*' else 'all others'} | {_told(why)} |"
             for section, options in unused.items()
-            for option, reason in options.items()
+            for option, why in options.items()
         ),
     ]
+
+
+def _told(why: str | Unsupported) -> str:
+    if isinstance(why, str):
+        return f"obsolete | {why}"
+    but = ", ".join(f"`{value}`" for value in why.harmless)
+    return f"unsupported{f', save {but}' if but else ''} | {why.reason}"
 
 
 def _settings_page() -> str:

@@ -82,6 +82,20 @@ def started(guard: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes]:
     return guard
 
 
+def child(guard: subprocess.Popen[bytes]) -> int:
+    """The pid of the server that the guard runs."""
+    return children(guard.pid)[0]
+
+
+def children(pid: int) -> list[int]:
+    """The pids of a process' children; none if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(child) for child in text.split()]
+
+
 def stop(guard: subprocess.Popen[bytes] | None) -> None:
     """Stop what the guard runs, and wait until both are gone; fine if they are or never were."""
     if guard is None:

@@ -6,6 +6,7 @@ import random
 import socket
 import time
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dev.places import DevError
@@ -14,6 +15,19 @@ LOOPBACK = "127.0.0.1"
 _GRACE_S = 3
 # Loopback is never reached through a proxy, whatever the environment says.
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+_DEFAULTS = {
+    "postgres": ("PostgreSQL", "POSTGRES_PORT", 15432),
+    "keystone": ("Keystone", "KEYSTONE_PORT", 5000),
+    "s3": ("S3", "S3_PORT", 8333),
+    "rabbitmq": ("RabbitMQ", "RABBITMQ_PORT", 5672),
+    "images": ("the images service", "IMAGES_PORT", 9292),
+    "artifacts": ("the artifacts service", "ARTIFACTS_PORT", 9494),
+    "images_metrics": ("the images service's metrics", "IMAGES_METRICS_PORT", 9293),
+    "artifacts_metrics": ("the artifacts service's metrics", "ARTIFACTS_METRICS_PORT", 9495),
+}
+RUN = ("postgres", "keystone", "images", "artifacts", "images_metrics", "artifacts_metrics")
+STACK = ("postgres", "keystone", "s3", "rabbitmq", "images", "artifacts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +39,15 @@ class Port:
     number: int
 
 
-def wanted() -> dict[str, Port]:
-    """The ports of `make run`, by short name, as the environment asks for them.
+def wanted(names: Sequence[str] = RUN) -> dict[str, Port]:
+    """Ports by short name, as the environment asks for them; those of `make run` if none is named.
 
     Raises DevError for a value that isn't a port, and for one port asked for twice.
     """
-    defaults = {
-        "postgres": ("PostgreSQL", "POSTGRES_PORT", 15432),
-        "keystone": ("Keystone", "KEYSTONE_PORT", 5000),
-        "images": ("the images service", "IMAGES_PORT", 9292),
-        "artifacts": ("the artifacts service", "ARTIFACTS_PORT", 9494),
-        "images_metrics": ("the images service's metrics", "IMAGES_METRICS_PORT", 9293),
-        "artifacts_metrics": ("the artifacts service's metrics", "ARTIFACTS_METRICS_PORT", 9495),
-    }
     ports = {
         name: Port(purpose, variable, _number(variable, default))
-        for name, (purpose, variable, default) in defaults.items()
+        for name, (purpose, variable, default) in _DEFAULTS.items()
+        if name in names
     }
     by_number: dict[int, Port] = {}
     for port in ports.values():
@@ -52,7 +59,7 @@ def wanted() -> dict[str, Port]:
     return ports
 
 
-def require_free(port: Port) -> None:
+def require_free(port: Port, *, command: str = "make run") -> None:
     """Raise a DevError that names the port, its purpose and the way out, if it is taken."""
     # Some seconds' grace: the servers of a run that was killed may still be leaving, and a passing
     # connection of anybody's may have been given the number for its own end.
@@ -64,7 +71,7 @@ def require_free(port: Port) -> None:
         raise DevError(
             f"port {port.number} on {LOOPBACK}, wanted for {port.purpose}, is already in use. "
             f"Stop what listens there, or choose another port: "
-            f"make run {port.variable}={port.number + 10000 if port.number < 50000 else 45432}"
+            f"{command} {port.variable}={port.number + 10000 if port.number < 50000 else 45432}"
         )
 
 

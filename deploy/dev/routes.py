@@ -118,7 +118,7 @@ COSTS: Final[Mapping[ServiceName, Mapping[str, Cost]]] = {
     },
     "artifacts": {
         "GET /artifacts/{type_name}": Cost(1),
-        "POST /artifacts/{type_name}": Cost(4, 1),
+        "POST /artifacts/{type_name}": Cost(3, 1),
         "GET /artifacts/{type_name}/{artifact_id}": Cost(1),
         "PATCH /artifacts/{type_name}/{artifact_id}": Cost(4, 1),
         "DELETE /artifacts/{type_name}/{artifact_id}": Cost(4, 1),
