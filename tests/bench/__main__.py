@@ -1,96 +1,104 @@
-"""`make bench`: figures as ratios against something else on this machine, in the same run.
+"""`make bench`: what the services do beside Glance, Glare and plain tools, in the same run.
 
-`python -m tests.bench [--size MIB] [--rounds N] [--json FILE] [STORE …] [artifacts] [independence]`
+`python -m tests.bench [--quick] [--json FILE] [PART …]`
 """
 
 import argparse
 import json
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Final
 
-from tests.bench import artifacts, independence, stores
-from tests.bench.data import BLOCK
+from dev.places import DevError
+
+from tests.bench import (
+    artifacts,
+    independence,
+    memory,
+    page,
+    requests,
+    servers,
+    start,
+    stores,
+    transfers,
+)
+from tests.bench.figures import Figure, show
+
+# What is measured against Glance and Glare.
+COMPARED: Final[Mapping[str, Callable[..., list[Figure]]]] = {
+    "requests": requests.figures,
+    "transfers": transfers.figures,
+    "memory": memory.figures,
+    "start": start.figures,
+    "artifacts": artifacts.figures,
+}
+# What needs none of them; left out of a quick run unless it is named.
+APART: Final[Mapping[str, Callable[..., list[Figure]]]] = {
+    "stores": stores.figures,
+    "independence": independence.figures,
+}
 
 
 def main() -> None:
+    """Measure, print, and write the page unless it was quick or not all of a part."""
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument(
-        "only",
-        nargs="*",
-        help="file, s3, swift, rbd, artifacts, independence; all of them by default",
+        "only", nargs="*", help=f"some of {', '.join((*COMPARED, *APART, *stores.CASES))}"
     )
-    parser.add_argument("--size", type=int, default=1024, help="MiB of the one object")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each takes its turn")
-    parser.add_argument("--requests", type=int, default=500, help="of each kind, for artifacts")
-    parser.add_argument("--processes", type=int, default=1, help="of a service, for artifacts")
+    parser.add_argument("--quick", action="store_true", help="one short round, a small catalogue")
     parser.add_argument("--folder", type=Path, help="where servers keep their data")
     parser.add_argument("--json", type=Path, help="a file for the figures")
-    parser.add_argument("--seconds", type=float, default=20, help="of each state of independence")
     asked = parser.parse_args()
-    of_stores = [one for one in asked.only if one not in ("artifacts", "independence")]
-    figures: list[dict[str, object]] = []
-    with tempfile.TemporaryDirectory(prefix="diptych-bench-", dir=asked.folder) as folder:
-        if not asked.only or of_stores:
-            rows = stores.table(
-                asked.size * BLOCK, rounds=asked.rounds, folder=Path(folder), only=of_stores
-            )
-            _print_stores(rows, asked.size, asked.rounds)
-            figures += rows
-        if not asked.only or "artifacts" in asked.only:
-            rows = artifacts.table(
-                Path(folder),
-                rounds=asked.rounds,
-                requests=asked.requests,
-                size=asked.size * BLOCK,
-                processes=asked.processes,
-            )
-            _print_artifacts(rows, asked)
-            figures += rows
-        if not asked.only or "independence" in asked.only:
-            rows = independence.table(Path(folder), rounds=asked.rounds, seconds=asked.seconds)
-            _print_independence(rows)
-            figures += rows
+    unknown = set(asked.only) - {*COMPARED, *APART, *stores.CASES}
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    found: list[Figure] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="diptych-bench-", dir=asked.folder) as folder:
+            for name, figures in _parts(Path(folder), asked.only, quick=asked.quick):
+                found += figures
+                if not asked.quick and name not in stores.CASES:
+                    page.write(name, figures)
+    finally:
+        # What was measured before something failed has cost its time.
+        print(show(found))
     if asked.json:
+        figures = [asdict(one) for one in found]
         asked.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def _print_stores(rows: Sequence[Mapping[str, object]], size: int, rounds: int) -> None:
-    print(f"One object of {size} MiB, medians of {rounds}; MiB/s, CPU s per GiB.")
-    print(f"{'store':16} {'':9} {'ours':>6} {'CPU':>6}   {'plain':>6} {'CPU':>6}   ratio")
-    for row in rows:
-        print(
-            f"{row['store']:16} {row['direction']:9} {row['ours_mib_s']:>6} "
-            f"{row['ours_cpu_s_gib']:>6}   {row['tool_mib_s']:>6} {row['tool_cpu_s_gib']:>6}   "
-            f"{row['ratio']:>5}  {row['tool']}"
-        )
+def _parts(
+    folder: Path, only: Sequence[str], *, quick: bool
+) -> Generator[tuple[str, list[Figure]]]:
+    """Each part's name and its figures, one after the other."""
+    compared = [name for name in COMPARED if not only or name in only]
+    if compared:
+        with servers.rig(folder) as rig:
+            for name in compared:
+                yield name, _timed(name, partial(COMPARED[name], rig, quick=quick))
+    for name, part in APART.items():
+        if name in only or (not only and not quick):
+            yield name, _timed(name, partial(part, folder, quick=quick))
+    for name in stores.CASES:
+        if name in only:
+            yield name, stores.figures(folder, quick=quick, only=[name])
 
 
-def _print_artifacts(rows: Sequence[Mapping[str, object]], asked: argparse.Namespace) -> None:
-    print(
-        f"Artifacts, {asked.processes} process(es) each, medians of {asked.rounds}; ms for a "
-        "request and ms of the service's CPU for it; ratios are Glare's to ours."
-    )
-    print(f"{'':18} {'ours':>9} {'CPU':>9}   {'Glare':>9} {'CPU':>9}   {'ratio':>6} {'CPU':>6}")
-    for row in rows:
-        print(
-            f"{row['request']:18} {row['ours_ms']:>9} {row['ours_cpu_ms']:>9}   "
-            f"{row['glare_ms']:>9} {row['glare_cpu_ms']:>9}   {row['ratio']:>6} "
-            f"{row['cpu_ratio']:>6}"
-        )
-
-
-def _print_independence(rows: Sequence[Mapping[str, object]]) -> None:
-    print(
-        "A service alone, beside processes that only compute, and beside the other one under load."
-    )
-    print(f"{'':22} {'':10} {'p50 ms':>8} {'p99 ms':>8}   to burners' p99")
-    for row in rows:
-        print(
-            f"{row['measured']:22} {row['state']:10} {row['p50_ms']:>8} {row['p99_ms']:>8}   "
-            f"{row['to_burners']:>6}"
-        )
+def _timed(name: str, part: Callable[[], list[Figure]]) -> list[Figure]:
+    begun = time.monotonic()
+    print(f"{name} …", file=sys.stderr, flush=True)
+    figures = part()
+    print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    return figures
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DevError as error:
+        sys.exit(str(error))

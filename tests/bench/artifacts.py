@@ -1,205 +1,136 @@
-"""How fast the artifacts service answers, against the real Glare on the same PostgreSQL.
+"""The artifacts services: the same as with images, and the bytes of a blob.
 
-Both have as many processes, a file store and identities from headers, and take turns, so that a
-machine whose speed drifts slows both. One client asks for one thing after the other on a connection
-that stays open: it is how long an answer takes, and the CPU time of the service for it; that of
-PostgreSQL is not in it. Commits are durable.
+Glare has PostgreSQL as ours has. Lists that are sorted by a field of the type's own are a 500
+there, and are not asked for.
 """
 
-import asyncio
 import json
-import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPResponse
-from itertools import count
-from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
-from dev import ports, postgres
+import httpx
+from dev.places import DevError
 
-from tests import databases
+from tests.bench import requests, servers
 from tests.bench.data import BLOCK, blocks
-from tests.compat import glare
-from tests.compat.artifacts import ours
+from tests.bench.figures import Figure, figure
+from tests.bench.load import Making
+from tests.bench.requests import Case
+from tests.bench.servers import Pair, Rig, Server
 
-_WHO = {
-    "X-Identity-Status": "Confirmed",
-    "X-User-Id": "bench",
-    "X-Project-Id": "bench",
-    "X-Roles": "member",
-}
-_JSON = {"Content-Type": "application/json"}
-_OCTETS = {"Content-Type": "application/octet-stream"}
+PART = "artifacts"
 _TYPE = "/artifacts/images"
-_LISTED = 1000
 
 
-@dataclass
-class Asked:
-    """One of the services, as its client has it; `process` is its guard."""
-
-    connection: HTTPConnection
-    process: psutil.Process
-    numbers: Iterator[int] = field(default_factory=count)
-    ids: list[str] = field(default_factory=list[str])
-
-    def create(self) -> None:
-        """Make an artifact as people do: with formats, tags and some metadata."""
-        number = next(self.numbers)
-        body = {
-            "name": f"image-{number}",
-            "disk_format": "qcow2",
-            "container_format": "bare",
-            "min_ram": 512,
-            "os_distro": "debian",
-            "tags": ["bench", f"tag-{number % 10}"],
-            "metadata": {"build": str(number), "branch": "main"},
-        }
-        made = self._send("POST", _TYPE, body=json.dumps(body).encode(), headers=_JSON)
-        self.ids.append(json.loads(made)["id"])
-
-    def show(self) -> None:
-        """Ask for the first of them."""
-        self._send("GET", f"{_TYPE}/{self.ids[0]}")
-
-    def list(self) -> None:
-        """Ask for a page of a thousand."""
-        found = json.loads(self._send("GET", f"{_TYPE}?limit={_LISTED}"))["artifacts"]
-        if len(found) != _LISTED:
-            raise SystemExit(f"{len(found)} artifacts are listed")
-
-    def upload(self, size: int) -> None:
-        """Put a blob of this size into the first of them."""
-        headers = {**_OCTETS, "Content-Length": str(size)}
-        self._send("PUT", f"{_TYPE}/{self.ids[0]}/image", body=blocks(size), headers=headers)
-
-    def download(self, size: int) -> None:
-        """Get it again."""
-        read = 0
-        self.connection.request("GET", f"{_TYPE}/{self.ids[0]}/image", headers=_WHO)
-        answer = _good(self.connection.getresponse())
-        while block := answer.read(BLOCK):
-            read += len(block)
-        if read != size:
-            raise SystemExit(f"{read} bytes came instead of {size}")
-
-    def cpu_s(self) -> float:
-        """What its processes have used so far."""
-        times = [one.cpu_times() for one in self.process.children(recursive=True)]
-        return sum(one.user + one.system for one in times)
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: bytes | Iterator[bytes] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> bytes:
-        self.connection.request(method, path, body=body, headers={**_WHO, **(headers or {})})
-        return _good(self.connection.getresponse()).read()
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Seconds of one request, and the CPU seconds of the service for it."""
-
-    seconds: float
-    cpu_s: float
-
-
-def table(
-    folder: Path, *, rounds: int, requests: int, size: int, processes: int
-) -> list[dict[str, object]]:
-    """A row for each kind of request: medians in milliseconds, the ratios Glare : ours."""
-    with ExitStack() as stack:
-        services = _started(stack, folder, processes)
-        for service in services:
-            for _ in range(_LISTED):
-                service.create()
-        cases: list[tuple[str, int, Callable[[Asked], None]]] = [
-            ("show", requests, Asked.show),
-            (f"list of {_LISTED}", max(1, requests // 50), Asked.list),
-            ("create", requests, Asked.create),
-            (f"upload {size // BLOCK} MiB", 1, lambda asked: asked.upload(size)),
-            (f"download {size // BLOCK} MiB", 1, lambda asked: asked.download(size)),
-        ]
-        return [_row(name, times, ask, services, rounds) for name, times, ask in cases]
-
-
-def _row(
-    name: str, times: int, ask: Callable[[Asked], None], services: Sequence[Asked], rounds: int
-) -> dict[str, object]:
-    for service in services:
-        ask(service)
-    ours_, theirs = zip(
-        *([_measured(service, ask, times) for service in services] for _ in range(rounds)),
-        strict=True,
+def figures(rig: Rig, *, quick: bool) -> list[Figure]:
+    """All figures of this part; `quick` is one short round."""
+    rounds, seconds, size, listed = (
+        (1, 1, 256 * BLOCK, 100) if quick else (3, 2, 1024 * BLOCK, 1000)
     )
+    with servers.artifacts_pair(rig, "artifacts") as pair:
+        shown = {server.name: _filled(server, listed) for server in pair.both}
+        cases = [
+            Case("show artifact", f"{_TYPE}/{{id}}"),
+            Case("list of artifacts", _TYPE),
+            Case(f"list of artifacts, limit={listed}", f"{_TYPE}?limit={listed}"),
+            Case("create artifact", _TYPE, Making(json.dumps({**_new(0), "name": "image-SERIAL"}))),
+        ]
+        made = requests.measured(
+            PART, pair, cases, rounds=rounds, seconds=seconds, ids=shown, same_by="name"
+        )
+        return [*made, *_blobs(pair, shown, rounds=rounds, size=size)]
+
+
+def _new(number: int) -> dict[str, object]:
+    """An artifact as people make them: with formats, tags and some metadata."""
     return {
-        "request": name,
-        "ours_ms": _ms(one.seconds for one in ours_),
-        "ours_cpu_ms": _ms(one.cpu_s for one in ours_),
-        "glare_ms": _ms(one.seconds for one in theirs),
-        "glare_cpu_ms": _ms(one.cpu_s for one in theirs),
-        "ratio": _ratio((b.seconds, a.seconds) for a, b in zip(ours_, theirs, strict=True)),
-        "cpu_ratio": _ratio((b.cpu_s, a.cpu_s) for a, b in zip(ours_, theirs, strict=True)),
+        "name": f"image-{number}",
+        "disk_format": "qcow2",
+        "container_format": "bare",
+        "min_ram": 512,
+        "os_distro": "debian",
+        "tags": ["bench", f"tag-{number % 10}"],
+        "metadata": {"build": str(number), "branch": "main"},
     }
 
 
-def _measured(service: Asked, ask: Callable[[Asked], None], times: int) -> Measured:
-    cpu, begun = service.cpu_s(), time.perf_counter()
-    for _ in range(times):
-        ask(service)
-    seconds = time.perf_counter() - begun
-    return Measured(seconds / times, (service.cpu_s() - cpu) / times)
+def _filled(server: Server, number: int) -> str:
+    """Make what is listed; the id of the last."""
+    made: list[str] = []
+    with httpx.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
+        for at in range(number):
+            answer = client.post(_TYPE, json=_new(at))
+            answer.raise_for_status()
+            made.append(answer.json()["id"])
+    return made[-1]
 
 
-def _ms(seconds: Iterator[float]) -> float:
-    return round(1000 * statistics.median(seconds), 2)
+def _blobs(pair: Pair, ids: Mapping[str, str], *, rounds: int, size: int) -> list[Figure]:
+    """One stream up, and down again."""
+    made: list[Figure] = []
+    for work, move in (("upload a blob", _upload), ("download a blob", _download)):
+        print(f"  {work} …", file=sys.stderr, flush=True)
+        turns = [
+            [
+                _timed(server, f"{_TYPE}/{ids[server.name]}/image", move, size)
+                for server in pair.both
+            ]
+            for _ in range(rounds)
+        ]
+        ours, theirs = zip(*turns, strict=True)
+        made += [
+            figure(
+                *(PART, work, "MiB/s"),
+                ours=[size / BLOCK / seconds for seconds, _ in ours],
+                theirs=[size / BLOCK / seconds for seconds, _ in theirs],
+                more_is_better=True,
+            ),
+            figure(
+                *(PART, work, "CPU s/GiB"),
+                ours=[cpu_s * 1024 * BLOCK / size for _, cpu_s in ours],
+                theirs=[cpu_s * 1024 * BLOCK / size for _, cpu_s in theirs],
+            ),
+        ]
+    return made
 
 
-def _ratio(pairs: Iterator[tuple[float, float]]) -> float:
-    # A run that is too short for the kernel's clock ticks has used no CPU time.
-    return round(statistics.median(theirs / max(own, 1e-6) for theirs, own in pairs), 2)
+def _timed(
+    server: Server, path: str, move: Callable[[HTTPConnection, Server, str, int], None], size: int
+) -> tuple[float, float]:
+    """Seconds, and the CPU seconds of the service."""
+    cpu, begun = servers.cpu_s(server.process), time.perf_counter()
+    connection = HTTPConnection(urlsplit(server.url).netloc, timeout=600)
+    try:
+        move(connection, server, path, size)
+    finally:
+        connection.close()
+    return time.perf_counter() - begun, servers.cpu_s(server.process) - cpu
 
 
-def _started(stack: ExitStack, folder: Path, processes: int) -> tuple[Asked, Asked]:
-    """Ours, and Glare."""
-    # PostgreSQL may run as another user, who has to pass.
-    folder.chmod(0o711)
-    server = postgres.Server(
-        postgres.binaries(), data=folder / "postgres", port=ports.any_free(), options={}
-    )
-    server.start()
-    stack.callback(server.stop)
-
-    async def both() -> tuple[ours.Ours, glare.Glare]:
-        urls = [await databases.create(server.url()) for _ in range(2)]
-        (folder / "ours").mkdir()
-        # Glare has no jobs either.
-        no_jobs = {"JOBS__WITH_WORKER": "false"}
-        mine = await ours.started(
-            folder / "ours", database=urls[0], environ=no_jobs, workers=processes
-        )
-        stack.callback(mine.stop)
-        theirs = await glare.started(folder / "glare", database=urls[1], workers=processes)
-        stack.callback(theirs.stop)
-        return mine, theirs
-
-    mine, theirs = asyncio.run(both())
-    return _asked(mine.url, mine.process.pid), _asked(theirs.url, theirs.process.pid)
+def _upload(connection: HTTPConnection, server: Server, path: str, size: int) -> None:
+    headers = {
+        **server.headers,
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(size),
+    }
+    connection.request("PUT", path, body=blocks(size), headers=headers)
+    _good(connection.getresponse()).read()
 
 
-def _asked(url: str, pid: int) -> Asked:
-    return Asked(HTTPConnection(urlsplit(url).netloc, timeout=600), psutil.Process(pid))
+def _download(connection: HTTPConnection, server: Server, path: str, size: int) -> None:
+    connection.request("GET", path, headers=dict(server.headers))
+    answer = _good(connection.getresponse())
+    read = 0
+    while block := answer.read(BLOCK):
+        read += len(block)
+    if read != size:
+        raise DevError(f"{read} bytes came instead of {size}")
 
 
 def _good(answer: HTTPResponse) -> HTTPResponse:
     if answer.status >= 300:
-        raise SystemExit(f"{answer.status}: {answer.read(500)!r}")
+        raise DevError(f"{answer.status}: {answer.read(500)!r}")
     return answer

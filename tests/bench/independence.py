@@ -10,8 +10,9 @@ database of its own.
 import asyncio
 import multiprocessing
 import statistics
+import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,18 @@ from diptych_common import migrations
 
 from tests import databases, servers
 from tests.artifacts import service as artifacts
+from tests.bench.figures import Figure, figure
 from tests.daemon import Daemon
 from tests.images import service as images
 from tests.images.service import ALICE, OCTETS
 
+PART: Final = "independence"
 State = Literal["alone", "burners", "saturated"]
-STATES: Final[tuple[State, ...]] = ("alone", "burners", "saturated")
+STATES: Final[Mapping[State, str]] = {
+    "alone": "alone",
+    "burners": "beside burners",
+    "saturated": "beside the other service",
+}
 
 # The service's two processes, and two that keep it busy.
 _BURNERS: Final = 4
@@ -52,41 +59,40 @@ class Served:
         return f"{self.collection}/{made.json()['id']}"
 
 
-def table(folder: Path, *, rounds: int, seconds: float) -> list[dict[str, object]]:
-    """A row for each service and state: milliseconds at p50 and p99, and the ratio to `burners`."""
+def figures(folder: Path, *, quick: bool) -> list[Figure]:
+    """Milliseconds of each service in each state; `raw` is what it takes beside `burners`."""
+    rounds, seconds = (1, 5) if quick else (3, 20)
     servers.prepare()
     try:
         with _images(folder / "images") as one, _artifacts(folder / "artifacts") as other:
             shown = {served.url: _filled(served) for served in (one, other)}
             return [
-                row
+                made
                 for measured, busy in ((other, one), (one, other))
-                for row in _rows(measured, shown[measured.url], busy, rounds, seconds)
+                for made in _figures(measured, shown[measured.url], busy, rounds, seconds)
             ]
     finally:
         servers.stop()
 
 
-def _rows(
+def _figures(
     measured: Served, url: str, busy: Served, rounds: int, seconds: float
-) -> list[dict[str, object]]:
+) -> Iterator[Figure]:
+    print(f"  {measured.collection} …", file=sys.stderr, flush=True)
     times: dict[State, list[float]] = {state: [] for state in STATES}
     for _ in range(rounds):
         for state in STATES:
             with _busy(state, busy):
                 times[state] += asyncio.run(_asked(url, seconds))
-    p99 = {state: _percentile(found, 99) for state, found in times.items()}
-    return [
-        {
-            "measured": f"GET {measured.collection}/…",
-            "state": state,
-            "requests": len(found),
-            "p50_ms": round(statistics.median(found), 2),
-            "p99_ms": round(p99[state], 2),
-            "to_burners": round(p99[state] / p99["burners"], 2),
-        }
-        for state, found in times.items()
-    ]
+    for percent in (50, 99):
+        found = {state: _percentile(values, percent) for state, values in times.items()}
+        for state, what in STATES.items():
+            yield figure(
+                *(PART, f"GET {measured.collection}/… {what}", f"p{percent} ms"),
+                ours=[found[state]],
+                raw=found["burners"] if state == "saturated" else None,
+                raw_name="beside burners",
+            )
 
 
 def _percentile(values: list[float], percent: int) -> float:

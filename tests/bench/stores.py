@@ -9,14 +9,14 @@ import json
 import os
 import resource
 import shlex
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from dev import ceph, environments, ports, swift_setup
 from dev.ceph import Ceph
@@ -25,7 +25,9 @@ from dev.seaweedfs import Seaweedfs
 from dev.swift import Ports, Swift
 
 from tests.bench.data import BLOCK, blocks
+from tests.bench.figures import Figure, figure
 
+PART = "stores"
 MIB = BLOCK
 
 
@@ -53,26 +55,28 @@ class Case:
     clear: Callable[[], Measured] | None = None
 
 
-def table(size: int, rounds: int, folder: Path, only: Sequence[str]) -> list[dict[str, object]]:
-    """A row for each driver and direction: medians in MiB/s and CPU seconds per GiB, the ratio."""
-    rows: list[dict[str, object]] = []
+def figures(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Figure]:
+    """The figures of each driver that can be had here, or of those in `only`."""
+    rounds, size = (1, 256 * MIB) if quick else (3, 1024 * MIB)
+    made: list[Figure] = []
     source = folder / "source"
     with source.open("wb") as file:
         file.writelines(blocks(size))
     with ExitStack() as stack:
-        for make in (file_case, s3_case, swift_case, rbd_case):
-            if only and make.__name__.removesuffix("_case") not in only:
+        for name, make in CASES.items():
+            if only and name not in only:
                 continue
             try:
                 case = make(stack, folder, source, size)
             except DevError as error:
-                print(f"{make.__name__.removesuffix('_case')}: left out, {error}", file=sys.stderr)
+                print(f"  {name}: left out, {error}", file=sys.stderr)
                 continue
-            rows += measured(case, size=size, rounds=rounds)
-    return rows
+            print(f"  {case.name} …", file=sys.stderr, flush=True)
+            made += measured(case, size=size, rounds=rounds)
+    return made
 
 
-def measured(case: Case, *, size: int, rounds: int) -> Iterator[dict[str, object]]:
+def measured(case: Case, *, size: int, rounds: int) -> Iterator[Figure]:
     ups: list[tuple[Measured, Measured]] = []
     downs: list[tuple[Measured, Measured]] = []
     for _ in range(rounds):
@@ -85,16 +89,18 @@ def measured(case: Case, *, size: int, rounds: int) -> Iterator[dict[str, object
             case.clear()
     for direction, pairs in (("upload", ups), ("download", downs)):
         ours, theirs = zip(*pairs, strict=True)
-        yield {
-            "store": case.name,
-            "direction": direction,
-            "ours_mib_s": round(statistics.median(size / MIB / one.seconds for one in ours)),
-            "ours_cpu_s_gib": round(statistics.median(per_gib(one, size) for one in ours), 2),
-            "tool": case.tool,
-            "tool_mib_s": round(statistics.median(size / MIB / one.seconds for one in theirs)),
-            "tool_cpu_s_gib": round(statistics.median(per_gib(one, size) for one in theirs), 2),
-            "ratio": round(statistics.median(b.seconds / a.seconds for a, b in pairs), 2),
-        }
+        work = f"{case.name}, {direction} ({case.tool})"
+        yield figure(
+            *(PART, work, "MiB/s"),
+            ours=[size / MIB / one.seconds for one in ours],
+            theirs=[size / MIB / one.seconds for one in theirs],
+            more_is_better=True,
+        )
+        yield figure(
+            *(PART, work, "CPU s/GiB"),
+            ours=[per_gib(one, size) for one in ours],
+            theirs=[per_gib(one, size) for one in theirs],
+        )
 
 
 def per_gib(one: Measured, size: int) -> float:
@@ -236,3 +242,11 @@ def store(kind: str, **options: object) -> str:
     """The INI text of a single store."""
     lines = [f"{name} = {value}" for name, value in options.items()]
     return "\n".join(["[glance_store]", f"stores = {kind}", f"default_store = {kind}", *lines])
+
+
+CASES: Final[Mapping[str, Callable[[ExitStack, Path, Path, int], Case]]] = {
+    "file": file_case,
+    "s3": s3_case,
+    "swift": swift_case,
+    "rbd": rbd_case,
+}
