@@ -2,11 +2,15 @@
 
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import asyncpg
+from diptych_common.database import Direct
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 _STATISTICS_LOCK = 7_161_803
 
@@ -81,3 +85,26 @@ async def statements(url: str) -> AsyncGenerator[Statements]:
         )
     for row in rows:
         seen.texts.extend([row["query"]] * row["calls"])
+
+
+@contextmanager
+def noted(connection: AsyncConnection) -> Generator[list[tuple[str, tuple[object, ...]]]]:
+    """The statements, with their parameters, that a connection of a `Database` sends meanwhile."""
+    seen: list[tuple[str, tuple[object, ...]]] = []
+    direct = cast(Direct, connection)
+    fetch = direct.fetch
+
+    def note(_: object, __: object, statement: str, parameters: tuple[object, ...], *___: object):
+        seen.append((statement, parameters))
+
+    async def noting_fetch(statement: str, *values: object) -> list[object]:
+        seen.append((statement, values))
+        return await fetch(statement, *values)
+
+    direct.fetch = noting_fetch
+    event.listen(connection.sync_connection, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(connection.sync_connection, "before_cursor_execute", note)
+        del direct.fetch

@@ -1,5 +1,6 @@
 """The parts of `make run` that need no whole stack: ports, guards, lock files."""
 
+import os
 import re
 import signal
 import socket
@@ -65,6 +66,28 @@ def test_one_port_for_two_is_refused_by_both_names(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("IMAGES_PORT", "5000")
     with pytest.raises(DevError, match="KEYSTONE_PORT and IMAGES_PORT"):
         ports.wanted()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("IMAGES", "0", "IMAGES='0' is not a number of nodes (1 to 16)"),
+        ("ARTIFACTS", "two", "ARTIFACTS='two' is not a number of nodes"),
+        ("PROXY", "apache", "PROXY='apache' is neither of nginx, haproxy"),
+        ("S3_PORT", "5000", "by KEYSTONE_PORT and S3_PORT"),
+    ],
+)
+def test_make_stack_says_what_it_cannot_do(variable: str, value: str, told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dev.stack"],
+        env={"PYTHONPATH": "deploy", "PATH": os.environ["PATH"], variable: value},
+        cwd=places.CHECKOUT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert done.stderr.startswith("make stack: ")
 
 
 def test_a_guard_stops_its_server_when_the_owner_is_killed(tmp_path: Path) -> None:

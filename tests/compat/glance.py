@@ -1,4 +1,4 @@
-"""The real Glance: its environment, its settings, its database, and waitress to serve it."""
+"""The real Glance: its environment, its settings, its database, and what serves it."""
 
 import os
 import subprocess
@@ -65,6 +65,27 @@ _BY_HEADERS = """\
 [import_filtering_opts]
 allowed_ports = []
 """
+# As Glance's own sample for uWSGI has it (httpd/glance-api-uwsgi.ini), but for `http-socket`, which
+# has no router between client and worker, and no log of requests.
+_UWSGI = """\
+[uwsgi]
+module = glance.wsgi.api:application
+http-socket = {address}
+processes = {processes}
+socket-timeout = 30
+http-auto-chunked = true
+http-chunked-input = true
+http-raw-body = true
+lazy-apps = true
+add-header = Connection: close
+buffer-size = 65535
+thunder-lock = true
+enable-threads = true
+exit-on-reload = true
+die-on-term = true
+master = true
+disable-logging = true
+"""
 _HEADERS_FLAVOR = """
 [composite:glance-api-headers]
 paste.composite_factory = glance.api:root_app_factory
@@ -94,8 +115,11 @@ def started(
     backends: str = "fast:file, cheap:file",
     options: Mapping[str, str] | None = None,
     sections: str = "",
+    processes: int | None = None,
 ) -> Glance:
     """Make its tables in an empty database and serve it; it ends with this process.
+
+    uWSGI serves it with so many `processes`; without, waitress by four threads of one.
 
     Without Keystone it believes the headers `X-Project-Id`, `X-Roles` and so on of everybody who
     sends `X-Identity-Status: Confirmed`. `options` are more of [DEFAULT], `sections` more of the
@@ -140,14 +164,17 @@ def started(
         environment=surroundings,
     )
     log = folder / "output.log"
-    process = guard.guarded(
-        [
-            *(str(binaries / "waitress-serve"), f"--listen={ports.LOOPBACK}:{port}"),
+    address = f"{ports.LOOPBACK}:{port}"
+    if processes is None:
+        command = [
+            *(str(binaries / "waitress-serve"), f"--listen={address}"),
             *("--threads=4", "glance.wsgi.api:application"),
-        ],
-        log=log,
-        environment=surroundings,
-    )
+        ]
+    else:
+        uwsgi = folder / "uwsgi.ini"
+        uwsgi.write_text(_UWSGI.format(address=address, processes=processes))
+        command = [str(binaries / "pyuwsgi"), "--ini", str(uwsgi)]
+    process = guard.guarded(command, log=log, environment=surroundings)
     guard.await_start(
         process, lambda: _answers(url), name="Glance", log=log, within_s=_START_WITHIN_S
     )

@@ -8,6 +8,7 @@ from dev.routes import COSTS, Place, places, rules_of
 from diptych_artifacts import app
 from diptych_artifacts.api.resources import refuse_body
 from diptych_common.openapi import described
+from diptych_common.routing import is_direct
 from fastapi.routing import APIRoute
 
 ROUTES = [route for router in app.ROUTERS for route in router.routes if isinstance(route, APIRoute)]
@@ -104,3 +105,7 @@ def test_a_route_with_a_body_declares_it_and_its_answer(route: APIRoute) -> None
     for content in (*body["content"].values(), *answer["content"].values()):
         jsonschema.Draft202012Validator.check_schema(content["schema"])
         assert content["schema"]
+
+
+def test_no_route_takes_what_is_slow_to_solve() -> None:
+    assert [route.path for route in ROUTES if not is_direct(route)] == []

@@ -7,6 +7,7 @@ import jsonschema
 import pytest
 from dev.routes import COSTS, Place, places, rules_of
 from diptych_common.openapi import described
+from diptych_common.routing import is_direct
 from diptych_images import app
 from diptych_images.api.resources import refuse_body
 from fastapi.routing import APIRoute
@@ -146,3 +147,7 @@ def test_a_route_with_a_body_declares_it_and_its_answer(route: APIRoute) -> None
     for content in contents:
         jsonschema.Draft202012Validator.check_schema(content["schema"])
         assert content["schema"]
+
+
+def test_no_route_takes_what_is_slow_to_solve() -> None:
+    assert [route.path for route in ROUTES if not is_direct(route)] == []

@@ -36,6 +36,8 @@ CALLS = {
 ALLOWED = {
     "libs/common/diptych_common/outbound.py": "vets where each connection goes",
     "libs/common/diptych_common/keystone.py": "the operator names Keystone",
+    "libs/common/diptych_common/doctor/front.py": "the operator, or Keystone, names this service",
+    "libs/common/diptych_common/doctor/identity.py": "the operator names Keystone",
     "libs/common/diptych_common/server.py": "it listens",
     "services/artifacts/diptych_artifacts/keycloak.py": "the operator names Keycloak",
     "libs/common/diptych_common/barbican.py": "the operator, or Keystone, names Barbican",

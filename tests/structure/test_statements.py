@@ -43,6 +43,7 @@ async def api(
         DEFAULT__IMAGE_CACHE_DIR=str(tmp_path / "cache"),
         # Nothing is tidied up, and reported, while statements are counted.
         DEFAULT__IMAGE_CACHE_TIDY_INTERVAL="3600",
+        METRICS__ENABLED="false",
     )
     async with opened(environ) as app, client(app) as opened_client:
         yield opened_client
