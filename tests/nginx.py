@@ -1,10 +1,10 @@
-"""A real nginx in front of a service, and a service that is served from the loop of a test."""
+"""A real nginx with any servers, or in front of a service that is served from a test's loop."""
 
 import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -30,8 +30,17 @@ http {{
   fastcgi_temp_path {root}/fastcgi;
   uwsgi_temp_path {root}/uwsgi;
   scgi_temp_path {root}/scgi;
+{servers}
+}}
+"""
+_SERVER = """
   server {{
     listen 127.0.0.1:{port};
+    {does}
+  }}
+"""
+
+_FRONT = """
     client_max_body_size 0;
     location / {{
       proxy_pass http://127.0.0.1:{upstream};
@@ -42,8 +51,6 @@ http {{
       proxy_buffering off;
     }}
     {stores}
-  }}
-}}
 """
 
 _STORE = """
@@ -52,20 +59,16 @@ _STORE = """
 
 
 @contextmanager
-def front(nginx: str, root: Path, *, upstream: int, folders: Sequence[Path]) -> Generator[str]:
-    """The URL of nginx in front of a port, which sends what is in these folders by itself."""
-    port = ports.any_free()
-    included = ROOT / "deploy" / "proxy" / "stored-files.conf"
-    root.mkdir()
+def listening(nginx: str, root: Path, servers: Mapping[str, str]) -> Generator[dict[str, str]]:
+    """Run a server with each of these blocks; their URLs by the same names. `root` is there."""
+    numbers = dict(zip(servers, ports.several_free(len(servers)), strict=True))
     configuration = root / "nginx.conf"
     configuration.write_text(
         _CONFIGURATION.format(
-            root=root,
-            port=port,
-            upstream=upstream,
             user="user root;" if os.geteuid() == 0 else "",
-            stores="".join(
-                _STORE.format(prefix=PREFIX, folder=folder, included=included) for folder in folders
+            root=root,
+            servers="".join(
+                _SERVER.format(port=numbers[name], does=does) for name, does in servers.items()
             ),
         )
     )
@@ -74,15 +77,29 @@ def front(nginx: str, root: Path, *, upstream: int, folders: Sequence[Path]) -> 
         [nginx, "-c", str(configuration), "-e", str(root / "error.log")], log=log, environment={}
     )
     try:
-        guard.await_start(process, lambda: _listens(port), name="nginx", log=log, within_s=20)
-        yield f"http://127.0.0.1:{port}"
+        guard.await_start(
+            process,
+            lambda: not any(map(ports.is_free, numbers.values())),
+            name="nginx",
+            log=log,
+            within_s=20,
+        )
+        yield {name: f"http://{ports.LOOPBACK}:{number}" for name, number in numbers.items()}
     finally:
         guard.stop(process)
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+@contextmanager
+def front(nginx: str, root: Path, *, upstream: int, folders: Sequence[Path]) -> Generator[str]:
+    """The URL of nginx in front of a port, which sends what is in these folders by itself."""
+    included = ROOT / "deploy" / "proxy" / "stored-files.conf"
+    stores = "".join(
+        _STORE.format(prefix=PREFIX, folder=folder, included=included) for folder in folders
+    )
+    root.mkdir()
+    does = _FRONT.format(upstream=upstream, stores=stores)
+    with listening(nginx, root, {"front": does}) as urls:
+        yield urls["front"]
 
 
 class _Server(uvicorn.Server):

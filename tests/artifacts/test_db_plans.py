@@ -1,9 +1,8 @@
 """What lists cost at 20,000 artifacts: the plans of PostgreSQL, and the rows that it passes."""
 
 import re
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -19,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests import databases
+from tests.plans import nodes, prepared
 
 ME = "me"
 VISIBLE = 2000
@@ -144,15 +144,6 @@ class Cost:
     plan: list[str]
 
 
-NUMBERS = count(1)
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for part in plan.get("Plans", ()):
-        yield from nodes(part)
-
-
 def touched(node: Mapping[str, Any]) -> int:
     if not re.fullmatch("(Bitmap |Index |Index Only |Seq )?.*Scan", node["Node Type"]):
         return 0
@@ -163,34 +154,16 @@ def touched(node: Mapping[str, Any]) -> int:
     return each * node["Actual Loops"]
 
 
-def as_literal(value: object) -> str:
-    match value:
-        case None:
-            return "NULL"
-        case bool() | int():
-            return str(value)
-        case list():
-            return f"ARRAY[{', '.join(as_literal(item) for item in value)}]"
-        case _:
-            return f"'{value}'"
-
-
 async def explain(
     connection: AsyncConnection, statement: str, parameters: Sequence[object], plans: Plans
 ) -> Cost:
     """Run the statement as a prepared one: for the first time, or when its plan was kept."""
-    types = dict(re.findall(r"\$(\d+)::(TIMESTAMP WITH TIME ZONE|[A-Z]+(?:\[\])?)", statement))
-    names = [types[str(number + 1)] for number in range(len(parameters))]
-    values = [f"{as_literal(value)}::{name}" for value, name in zip(parameters, names, strict=True)]
-    page = f"page_{next(NUMBERS)}"
-    await connection.exec_driver_sql(f"PREPARE {page} ({', '.join(names)}) AS {statement}")
-    execute = f"EXECUTE {page} ({', '.join(values)})"
     # PostgreSQL weighs a plan for all values against those for the values at hand; which one it
     # keeps depends on what is asked first.
     mode = "force_generic_plan" if plans == "kept" else "force_custom_plan"
-    await connection.exec_driver_sql(f"SET plan_cache_mode = {mode}")
-    explained = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {execute}")
-    await connection.exec_driver_sql(f"DEALLOCATE {page}")
+    async with prepared(connection, statement, parameters) as execute:
+        await connection.exec_driver_sql(f"SET plan_cache_mode = {mode}")
+        explained = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {execute}")
     (whole,) = explained.scalar_one()
     found = list(nodes(whole["Plan"]))
     return Cost(

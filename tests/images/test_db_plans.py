@@ -3,12 +3,10 @@
 `docs/operators/scale.md` shows these figures.
 """
 
-import re
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import count
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 from diptych_common import migrations
@@ -21,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tests import databases
 from tests.images.catalogue import fill, image_hash, image_id, image_name
 from tests.images.rows import open_database
+from tests.plans import nodes, prepared
 
 ME = "me"
 
@@ -125,44 +124,18 @@ class Cost:
     plan: list[str]
 
 
-NUMBERS = count(1)
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for part in plan.get("Plans", ()):
-        yield from nodes(part)
-
-
-def as_literal(value: object) -> str:
-    match value:
-        case None:
-            return "NULL"
-        case bool() | int():
-            return str(value)
-        case list():
-            return f"ARRAY[{', '.join(as_literal(item) for item in value)}]"
-        case _:
-            return f"'{value}'"
-
-
 async def explain(
     connection: AsyncConnection, statement: str, parameters: Sequence[object], plans: Plans
 ) -> Cost:
     """Run the statement as a prepared one: for the first time, or when its plan may be kept."""
-    types = dict(re.findall(r"\$(\d+)::(TIMESTAMP WITH TIME ZONE|[A-Z]+(?:\[\])?)", statement))
-    names = [types[str(number + 1)] for number in range(len(parameters))]
-    values = [f"{as_literal(value)}::{name}" for value, name in zip(parameters, names, strict=True)]
-    page = f"page_{next(NUMBERS)}"
-    await connection.exec_driver_sql(f"PREPARE {page} ({', '.join(names)}) AS {statement}")
-    execute = f"EXECUTE {page} ({', '.join(values)})"
-    if plans == "kept":
-        # PostgreSQL plans five times with the values at hand, then weighs a plan for all values.
-        for _ in range(8):
-            await connection.exec_driver_sql(execute)
-    explained = await connection.exec_driver_sql(
-        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {execute}"
-    )
+    async with prepared(connection, statement, parameters) as execute:
+        if plans == "kept":
+            # Planned five times with the values at hand; then a plan for all values is weighed.
+            for _ in range(8):
+                await connection.exec_driver_sql(execute)
+        explained = await connection.exec_driver_sql(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {execute}"
+        )
     (whole,) = explained.scalar_one()
     found = list(nodes(whole["Plan"]))
     return Cost(

@@ -18,7 +18,7 @@ from diptych_images.cli import SERVICE, main
 from diptych_images.settings import load
 from typer.testing import CliRunner
 
-from tests import nginx_servers
+from tests import nginx
 from tests.daemon import COMMAND, Daemon
 from tests.images.service import configuration
 
@@ -129,7 +129,8 @@ async def test_the_service_and_the_proxies_before_it(
         "to_nobody": f"proxy_pass http://127.0.0.1:{ports.any_free()};",
     }
     program = debian("nginx-light", "nginx")
-    with nginx_servers.listening(program, tmp_path, servers) as urls:
+    blocks = {name: f"location / {{ {does} }}" for name, does in servers.items()}
+    with nginx.listening(program, tmp_path, blocks) as urls:
         known = {
             **environ,
             "DIPTYCH_IMAGES__KEYSTONE_AUTHTOKEN__REGION_NAME": region(
