@@ -1,4 +1,4 @@
-"""Coroutines that end in spite of a cancellation, several at a time, or one after the other."""
+"""Coroutines that end in spite of a cancellation, several at a time, in turn, or on a condition."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -53,3 +53,20 @@ def only_publisher(address: str) -> asyncio.Lock:
     whoever comes later, not for two at once. It holds whichever store they came through.
     """
     return _locks.setdefault(address, asyncio.Lock())
+
+
+async def unless(work: Coroutine[Any, Any, T], failing: Coroutine[Any, Any, Exception]) -> T:
+    """What `work` returns or raises, or what `failing` returns, raised, if that comes first.
+
+    The other one is cancelled, and has ended when this does; both have when this is cancelled.
+    """
+    working, watching = asyncio.create_task(work), asyncio.create_task(failing)
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise watching.result()
+        return working.result()
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)

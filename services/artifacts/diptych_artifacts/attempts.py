@@ -17,7 +17,7 @@ from diptych_common.database import Database
 from diptych_common.errors import ServiceUnavailable
 from diptych_store.errors import StoreError
 from diptych_store.protocol import ActsForUsers, Attempt, Store
-from diptych_store.tasks import finished
+from diptych_store.tasks import finished, unless
 
 from diptych_artifacts.db import blobs
 from diptych_artifacts.db.blobs import UploadLost
@@ -70,17 +70,7 @@ class Held:
 
     async def while_held(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work`, renewing the leases; UploadLost, and it is cancelled, once one is lost."""
-        working = asyncio.create_task(work)
-        renewing = asyncio.create_task(self._renew_until_lost())
-        try:
-            await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise renewing.result()
-            return working.result()
-        finally:
-            for task in (working, renewing):
-                task.cancel()
-            await asyncio.gather(working, renewing, return_exceptions=True)
+        return await unless(work, self._renew_until_lost())
 
     async def publish(self, blob_id: str) -> str:
         """Make the bytes the blob's object, if all uploads are still ours; its location.

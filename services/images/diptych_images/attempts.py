@@ -17,7 +17,7 @@ from diptych_common.errors import Gone, ServiceUnavailable
 from diptych_store.errors import AlreadyThere, StoreError
 from diptych_store.ingest import Target
 from diptych_store.protocol import ActsForUsers, Annotates, Attempt, Store
-from diptych_store.tasks import finished
+from diptych_store.tasks import finished, unless
 
 from diptych_images.db import images
 from diptych_images.db.images import LeftAttempt
@@ -125,17 +125,7 @@ class HeldTogether:
 
     async def while_held(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work`, renewing the leases; Gone, and the work cancelled, once one is lost."""
-        working = asyncio.create_task(work)
-        renewing = asyncio.create_task(self._renew_until_lost())
-        try:
-            await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise renewing.result()
-            return working.result()
-        finally:
-            for task in (working, renewing):
-                task.cancel()
-            await asyncio.gather(working, renewing, return_exceptions=True)
+        return await unless(work, self._renew_until_lost())
 
     async def publish(self, target: Target) -> str:
         """Make the bytes the object of the attempt, if it is still ours; the object's location.
